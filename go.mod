@@ -1,0 +1,3 @@
+module github.com/heirloom-auth/heirloom
+
+go 1.26
