@@ -78,7 +78,9 @@ func Present(s State, p Policy, now Time, t Token, proof Proof) (State, Verdict)
 		return s, Verdict{Repeat, RepeatedRetry}
 	case g > 0 && proof.Possession && !p.Strict():
 		return s, Verdict{Repeat, RepeatedPossession}
-	case g > 0 && g >= s.Floor && s.WindowStart != 0 && now < s.WindowStart.Add(leeway) && presenter:
+	// Without a leeway there is no window, not even while a clock that was set back
+	// stands before its start.
+	case g > 0 && g >= s.Floor && leeway > 0 && s.WindowStart != 0 && now < s.WindowStart.Add(leeway) && presenter:
 		return s, Verdict{Repeat, RepeatedWindow}
 	case g > 0 && g == h-1 && p.UntilUsed && presenter:
 		return s, Verdict{Repeat, RepeatedUntilUsed}
@@ -97,7 +99,7 @@ func (s State) advance(p Policy, now Time, g uint32, why Reason, leeway time.Dur
 	case g == 0:
 		// A code opens no window: the first refresh token gets its own, whole.
 		s.WindowStart, s.Floor = 0, 0
-	case why == Recovered, s.WindowStart == 0, now >= s.WindowStart.Add(leeway):
+	case why == Recovered, s.WindowStart == 0, leeway == 0, now >= s.WindowStart.Add(leeway):
 		s.WindowStart, s.Floor = now, g
 	}
 	s.Head, s.HeadKey = g+1, proof.Key
