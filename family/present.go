@@ -53,7 +53,8 @@ type Proof struct {
 //	g > h                                                  recover
 //
 // Ended families are refused before any of it. Whatever is not accepted leaves the
-// state as it was, except that Reuse ends the family when the policy says so.
+// state as it was, except that Reuse ends the family: always when it is the code that
+// came back, otherwise unless the policy says "reject".
 // Whether the client, its binding and the asked scope fit is the caller's to check
 // first: a stranger with an old token must not reach the rules.
 func Present(s State, p Policy, now Time, t Token, proof Proof) (State, Verdict) {
@@ -84,7 +85,7 @@ func Present(s State, p Policy, now Time, t Token, proof Proof) (State, Verdict)
 		return s, Verdict{Repeat, RepeatedWindow}
 	case g > 0 && g == h-1 && p.UntilUsed && presenter:
 		return s, Verdict{Repeat, RepeatedUntilUsed}
-	case p.OnReuse == RejectReuse:
+	case p.OnReuse == RejectReuse && g > 0:
 		return s, Verdict{Refuse, Superseded}
 	}
 	next := s.note(now, g, Reused, proof.Origin)
