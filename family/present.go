@@ -115,9 +115,13 @@ func (s State) advance(p Policy, now Time, g uint32, why Reason, leeway time.Dur
 }
 
 // touch records the use of a token that does not rotate, in steps so coarse that a
-// busy client costs no write: one hundredth of the idle time, at least a minute.
+// busy client costs no write: one hundredth of the idle time, at least a minute, but
+// never more than a tenth of the idle time, or use could not keep a family alive.
 func (s State) touch(p Policy, now Time, proof Proof) State {
 	step := max(p.Idle/100, time.Minute)
+	if p.Idle > 0 {
+		step = min(step, p.Idle/10)
+	}
 	if now.Sub(s.LastUsed) < step {
 		return s
 	}
