@@ -48,19 +48,19 @@ const (
 //     20 at once, then one every 15 seconds, and neither of the other two
 //     limits. Nobody else's guesses delay the owner there.
 //
-// No wait is ever longer than a minute, and nothing but time is needed to
-// end it. What remains, honestly: an owner with a new browser in a new network, while
-// a botnet guesses at that very name, competes with it for one attempt a minute
-// and has to use a known browser; and one guess each at many usernames
-// is not slowed here, only bounded by the Hasher.
+// No wait is ever longer than a minute, and nothing but time is needed to end
+// it. What remains: an owner with a new browser in a new network, while a botnet
+// guesses at that very name, competes with it for one attempt a minute and had
+// better use a known browser; and one guess each at many usernames is not slowed
+// here, only bounded by the Hasher.
 //
-// Usernames that do not exist are throttled like all others: the wait tells
-// nobody who exists. State is in memory only, at most 3 × the given number of entries of
-// about 200 bytes; the longest unused entry makes room for a new one, and an attempt
-// that is refused makes no entry, so throwing out another's entry costs as many
-// password checks as there are entries. The three limits have a table each: strangers
-// can fill the first two, never that of the known browsers. A restart forgets
-// everything, which gives a guesser one more burst.
+// Usernames that do not exist are throttled like all others, so the wait tells
+// nobody who exists. State is in memory only: three tables, each of at most the
+// given number of entries of about 200 bytes. The longest unused entry makes room
+// for a new one. An attempt that is refused makes no entry, so throwing out
+// somebody's entry costs as many password checks as there are entries. Strangers
+// can fill the first two tables, never that of the known browsers. A restart
+// forgets everything, which gives a guesser one more burst.
 //
 // A Throttle is safe for many goroutines. Time is what the callers pass; when it
 // goes backwards nobody waits longer than the limits say.
@@ -71,7 +71,8 @@ type Throttle struct {
 	devices table // guarded by mu
 }
 
-// NewThrottle remembers at most entries buckets of each of the three kinds; zero means 65,536.
+// NewThrottle remembers at most entries buckets of each of the three kinds; zero
+// means 65,536.
 func NewThrottle(entries int) *Throttle {
 	if entries <= 0 {
 		entries = defaultThrottleEntries
@@ -84,11 +85,10 @@ func NewThrottle(entries int) *Throttle {
 }
 
 // Allow counts an attempt and returns 0, or counts nothing and returns how long
-// to wait before the next try. username is what ParseUsername returned.
-// source is the client's address as the server believes it; the zero Addr is a
-// network of its own. knownDevice names a browser that has proven an
-// earlier sign-in of this same user, by a secret that nobody can guess; it is
-// empty for all others.
+// to wait before the next try. username is what ParseUsername returned. source is
+// the client's address as the server believes it; the zero Addr is a network of
+// its own. knownDevice names a browser that has proven an earlier sign-in of this
+// same user, by a secret that nobody can guess; it is empty for all others.
 //
 // After 0 call Failed or Succeeded when the password was checked, and Refund
 // when it was not.
@@ -219,7 +219,8 @@ func (t *table) find(k key) *bucket {
 	return nil
 }
 
-// touch returns the bucket of k as the most recently used one, and makes it when needed.
+// touch returns the bucket of k as the most recently used one; it makes one when
+// there is none.
 func (t *table) touch(k key) *bucket {
 	if e, ok := t.byKey[k]; ok {
 		t.recent.MoveToFront(e)
@@ -248,11 +249,11 @@ func (t *table) wait(now time.Time, k key) time.Duration {
 		return 0
 	}
 	// After a jump of the clock backwards full may lie anywhere in the future.
-	full := b.full
-	if latest := now.Add(t.burst * t.interval); full.After(latest) {
-		full = latest
+	// Stored, not just judged: else the wait would begin anew with each look.
+	if latest := now.Add(t.burst * t.interval); b.full.After(latest) {
+		b.full = latest
 	}
-	return max(0, full.Add(-(t.burst-1)*t.interval).Sub(now))
+	return max(0, b.full.Add(-(t.burst-1)*t.interval).Sub(now))
 }
 
 func (t *table) charge(now time.Time, k key) {
@@ -261,9 +262,6 @@ func (t *table) charge(now time.Time, k key) {
 		b.full = now
 	}
 	b.full = b.full.Add(t.interval)
-	if latest := now.Add(t.burst * t.interval); b.full.After(latest) {
-		b.full = latest
-	}
 }
 
 func (t *table) refund(k key) {
