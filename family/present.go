@@ -41,6 +41,10 @@ type Proof struct {
 	Key        uint16    // the MAC key a successor would be made with
 }
 
+// lastGeneration has no successor. A family that rotates once a second reaches it
+// after 136 years.
+const lastGeneration = 1<<32 - 1
+
 // Present judges a token at the store's now under a policy and returns the state
 // that follows. It is the rule table of the design's section 2, first row that fits:
 //
@@ -69,6 +73,9 @@ func Present(s State, p Policy, now Time, t Token, proof Proof) (State, Verdict)
 	}
 	presenter := !p.SamePresenter || proof.Presenter == s.Presenter
 	switch {
+	case g == lastGeneration && (g > h || p.Rotation == Always):
+		// Its successor would be generation 0 again and every token since a repetition.
+		return s, Verdict{Refuse, ExpiredAbsolute}
 	case g > h:
 		return s.advance(p, now, g, Recovered, leeway, proof), Verdict{Recover, Recovered}
 	case g == h && p.Rotation == Never && g > 0:
