@@ -80,10 +80,13 @@ func (t Time) Add(d time.Duration) Time {
 func (t Time) Sub(u Time) time.Duration {
 	const most = Time((1<<63 - 1) / int64(time.Millisecond))
 	d := t - u
-	if d > most {
+	if (t >= u) != (d >= 0) { // the difference itself overflowed
 		d = most
+		if t < u {
+			d = -most
+		}
 	}
-	return time.Duration(d) * time.Millisecond
+	return time.Duration(min(max(d, -most), most)) * time.Millisecond
 }
 
 // earliest returns the earlier of two ends, of which 0 means never.
