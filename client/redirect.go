@@ -34,7 +34,7 @@ func CheckRedirect(raw string) error {
 	}
 	switch u.Scheme {
 	case "https":
-		if u.Host == "" {
+		if u.Hostname() == "" {
 			return fmt.Errorf("%q has no host", raw)
 		}
 		return nil
