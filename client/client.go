@@ -65,6 +65,11 @@ type Client struct {
 	Preset string            // of its families' policy
 	Policy map[string]string // fields set on top of the preset, as family.PolicyOf reads them
 
+	// WithoutPKCE accepts authorization requests that have no code_challenge. It is for
+	// confidential OpenID clients that do not know RFC 7636 yet; a challenge that is sent
+	// is checked all the same.
+	WithoutPKCE bool
+
 	IDTokenAlg         string // "" = ES256
 	NoIDTokenOnRefresh bool
 
@@ -156,6 +161,8 @@ func (c Client) Check() error {
 		return errors.New("secret: a client that authenticates needs one")
 	case c.Auth == None && len(c.Secrets) > 0:
 		return errors.New(`secret: a client with auth "none" has none`)
+	case c.WithoutPKCE && !c.Confidential():
+		return errors.New("without_pkce: a public client must use PKCE (RFC 9700 §2.1.1)")
 	case c.Auth == Secret && c.Preset == "browser":
 		return errors.New(`auth: a browser app can not keep a secret (RFC 10017 §6.3.3.1); write "none"`)
 	case len(c.Secrets) > 2:
