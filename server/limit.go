@@ -1,0 +1,99 @@
+package server
+
+import (
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/heirloom-auth/heirloom/family"
+)
+
+// limits bounds what strangers may try. Everything here counts failures only: a right
+// request is never held up, and one source's failures never hold up another
+// (MATRIX J09, J10; RFC 6749 §2.3.1).
+type limits struct {
+	secrets *bucket[guess]   // wrong client secrets
+	refused *bucket[refused] // refused members of a known family
+	probes  *bucket[guess]   // introspections that found nothing
+	alarms  *bucket[family.ID]
+}
+
+type guess struct {
+	client string
+	ip     netip.Addr
+}
+
+type refused struct {
+	family family.ID
+	ip     netip.Addr
+}
+
+func newLimits() limits {
+	return limits{
+		secrets: newBucket[guess](20, 6*time.Second),
+		refused: newBucket[refused](2000, 100*time.Millisecond),
+		probes:  newBucket[guess](20_000, 5*time.Millisecond),
+		alarms:  newBucket[family.ID](5, time.Minute),
+	}
+}
+
+// tooMany is the answer to a source that has failed too often.
+func tooMany(wait time.Duration) error {
+	return &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", reason: family.Unavailable,
+		text: "too many failures from here; wait as Retry-After says", retry: int(wait/time.Second) + 1}
+}
+
+// bucket counts failures by key, each key with an allowance that refills in time. It
+// holds at most maxKeys keys: past that, keys whose allowance is full again are
+// dropped, and if there are none, the count starts anew, which favours the honest.
+type bucket[K comparable] struct {
+	size   int
+	refill time.Duration // for one failure
+
+	mu   sync.Mutex
+	full map[K]time.Time // guarded by mu; when the key's allowance will be whole again
+}
+
+const maxKeys = 100_000
+
+func newBucket[K comparable](size int, refill time.Duration) *bucket[K] {
+	return &bucket[K]{size: size, refill: refill, full: map[K]time.Time{}}
+}
+
+// wait returns how long the key has to wait before it may fail again; 0: not at all.
+func (b *bucket[K]) wait(k K, now time.Time) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	full, ok := b.full[k]
+	if !ok {
+		return 0
+	}
+	// The allowance is used up when it needs size refills to be whole.
+	return max(0, full.Sub(now)-time.Duration(b.size-1)*b.refill)
+}
+
+// take counts one failure and reports whether there was an allowance for it.
+func (b *bucket[K]) take(k K, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	full := b.full[k]
+	if full.Before(now) {
+		full = now
+	}
+	if full.Sub(now) > time.Duration(b.size-1)*b.refill {
+		return false
+	}
+	if len(b.full) >= maxKeys {
+		for key, f := range b.full {
+			if f.Before(now) {
+				delete(b.full, key)
+			}
+		}
+		if len(b.full) >= maxKeys {
+			clear(b.full)
+		}
+	}
+	b.full[k] = full.Add(b.refill)
+	return true
+}
