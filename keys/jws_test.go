@@ -29,7 +29,7 @@ func unb64(t testing.TB, s string) []byte {
 	return b
 }
 
-// The RSA key of RFC 7638 §3.1, RFC 7515 A.2 has another.
+// The RSA key of RFC 7638 §3.1; RFC 7515 A.2 has another.
 const rfc7638N = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"
 
 const (
@@ -277,6 +277,8 @@ func TestVerifyTakesTheAlgorithmFromTheKey(t *testing.T) {
 		"HS256 by the public key":      hs + "." + b64(mac.Sum(nil)),
 		"PS256 by the RS256 key":       by(psByRS, `{"alg":"PS256","kid":"`+rs.kid+`","typ":"JWT"}`),
 		"RS256 said, PS256 made":       by(psByRS, `{"alg":"RS256","kid":"`+rs.kid+`","typ":"JWT"}`),
+		"RS256 made, PS256 said":       by(rs, `{"alg":"PS256","kid":"`+rs.kid+`","typ":"JWT"}`),
+		"ES256 made, none said":        by(es, `{"alg":"none","kid":"`+es.kid+`","typ":"JWT"}`),
 		"another key's kid":            by(rs, `{"alg":"PS256","kid":"`+ps.kid+`","typ":"JWT"}`),
 		"no kid":                       by(es, `{"alg":"ES256","typ":"JWT"}`),
 		"crit":                         by(es, `{"alg":"ES256","kid":"`+es.kid+`","typ":"JWT","crit":["x"],"x":1}`),
@@ -294,7 +296,7 @@ func TestVerifyTakesTheAlgorithmFromTheKey(t *testing.T) {
 	} {
 		if claims, err := r.Verify(jws, "JWT"); err == nil {
 			t.Errorf("%s: accepted: %s", name, claims)
-		} else if strings.Contains(err.Error(), "ey") && len(jws) > 20 && strings.Contains(err.Error(), jws[:20]) {
+		} else if len(jws) > 20 && strings.Contains(err.Error(), jws[:20]) {
 			t.Errorf("%s: the message quotes the token: %v", name, err)
 		}
 	}

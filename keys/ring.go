@@ -136,9 +136,12 @@ func (r *Ring) Run(ctx context.Context) error {
 	tick := time.NewTicker(r.poll)
 	defer tick.Stop()
 	for {
-		if err := r.step(ctx); err != nil && ctx.Err() == nil {
+		// A store that hangs must not hold up the known keys' lives.
+		limited, cancel := context.WithTimeout(ctx, max(r.poll, 30*time.Second))
+		if err := r.step(limited); err != nil && ctx.Err() == nil {
 			r.log.Error("keys: the ring works on with the keys it has", "err", err)
 		}
+		cancel()
 		select {
 		case <-ctx.Done():
 			return nil

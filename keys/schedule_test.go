@@ -153,8 +153,8 @@ func TestScheduleProperties(t *testing.T) {
 		p.roll = time.Duration(2+rnd.IntN(60)) * day
 		p.keepSign = time.Duration(1+rnd.IntN(72)) * time.Hour
 		var recs []Record
-		emergency := map[slot]bool{}
-		first := map[slot]bool{}
+		born := map[slot]time.Time{} // to the nanosecond, unlike Created
+		free := map[slot]bool{}      // first of its line, or an emergency: need not wait
 		signing := map[line]uint16{}
 		var living []made
 		now := t0.Add(time.Duration(rnd.Int64N(int64(time.Second)))) // clocks do not stop at whole seconds
@@ -173,9 +173,8 @@ func TestScheduleProperties(t *testing.T) {
 				t.Fatalf("seed %d: due: %v", seed, err)
 			}
 			for _, b := range births {
-				if !slices.ContainsFunc(recs, func(r Record) bool { return r.line() == b.line() }) {
-					first[slot{b.Use, b.ID}] = true
-				}
+				born[slot{b.Use, b.ID}] = now
+				free[slot{b.Use, b.ID}] = !slices.ContainsFunc(recs, func(r Record) bool { return r.line() == b.line() })
 			}
 			recs = append(recs, births...)
 			for _, d := range deaths {
@@ -185,17 +184,23 @@ func TestScheduleProperties(t *testing.T) {
 			rotations += len(births)
 			if rnd.IntN(10) == 0 {
 				ln := []line{{UseMAC, HS256}, {UseSign, ES256}, {UseSign, RS256}}[rnd.IntN(3)]
-				signs := now.Add(p.wait)
-				now := now
-				if rnd.IntN(2) == 0 {
+				signs, urgent := now.Add(p.wait), rnd.IntN(2) == 0
+				if urgent {
 					signs = now
 				}
 				r, err := next(recs, ln, now, signs)
 				if err != nil {
 					t.Fatalf("seed %d: next: %v", seed, err)
 				}
-				emergency[slot{r.Use, r.ID}] = signs.Equal(now)
+				born[slot{r.Use, r.ID}], free[slot{r.Use, r.ID}] = now, urgent
 				recs = append(recs, r)
+			}
+			if all := p.lives(recs); rnd.IntN(20) == 0 { // what Drop allows
+				l := all[rnd.IntN(len(all))]
+				if (l.Use == UseSign || l.Use == UseMAC) && l.state(now) != Signing {
+					recs = slices.DeleteFunc(recs, func(r Record) bool { return r.Use == l.Use && r.ID == l.ID })
+					living = slices.DeleteFunc(living, func(m made) bool { return m.key == slot{l.Use, l.ID} })
+				}
 			}
 			rnd.Shuffle(len(recs), func(i, j int) { recs[i], recs[j] = recs[j], recs[i] })
 
@@ -216,10 +221,10 @@ func TestScheduleProperties(t *testing.T) {
 					t.Fatalf("seed %d: %s signs again after %d", seed, l.name(), signing[l.line()])
 				}
 				signing[l.line()] = l.ID
-				if now.Sub(l.Created) < p.wait && !first[at] && !emergency[at] {
-					t.Fatalf("seed %d: %s signs after %v, want %v", seed, l.name(), now.Sub(l.Created), p.wait)
+				if age := now.Sub(born[at]); age < p.wait && !free[at] {
+					t.Fatalf("seed %d: %s signs after %v, want %v", seed, l.name(), age, p.wait)
 				}
-				if wait := l.Signs.Sub(l.Created); wait < p.wait && !first[at] && !emergency[at] {
+				if wait := l.Signs.Sub(born[at]); wait < p.wait && !free[at] {
 					t.Fatalf("seed %d: %s is to sign after %v, want %v", seed, l.name(), wait, p.wait)
 				}
 			}
