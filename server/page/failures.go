@@ -20,7 +20,7 @@ func BadRedirect(requestID string) Error {
 	return Error{
 		Title:     "Unknown return address",
 		Sentence:  "The app asked to send you to an address that is not registered for it, so you were not sent there.",
-		Next:      "Close this page. If you are the app's developer, compare its redirect URI with the registered ones, letter by letter.",
+		Next:      "Close this page. If you are the app’s developer, compare its redirect URI with the registered ones, letter by letter.",
 		Code:      "invalid_request",
 		RequestID: requestID,
 	}
@@ -57,7 +57,7 @@ func CrossOrigin(requestID string) Error {
 	return Error{
 		Title:     "Not sent from this service",
 		Sentence:  "A form was sent here by another site, and nothing was done.",
-		Next:      "If you did not expect this page, close it. Otherwise open the service's own page and try there.",
+		Next:      "If you did not expect this page, close it. Otherwise open the service’s own page and try there.",
 		RequestID: requestID,
 	}
 }

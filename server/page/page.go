@@ -60,6 +60,7 @@ func New(c Config) (*Pages, error) {
 		"asset":  p.AssetURL,
 		"notice": noticeText,
 		"words":  scopeWords,
+		"id":     func(s string) string { return strings.Join(strings.Fields(s), "_") }, // an id has no spaces, a client's may
 		"basic":  func() Scope { return Scope{Name: "openid"} },
 		"local":  local,
 		"at":     func(now, at time.Time) moment { return moment{now, at} },
