@@ -126,15 +126,18 @@ func (db *DB) barred(s family.State) family.Reason {
 	return db.clientBar(s.Grant.Client).against(s)
 }
 
-// over returns when nothing of the family was or will be accepted any more, and why;
-// 0: never. For a living family these are its stored ends, which no policy extends.
+const dayMs = family.Time(day / time.Millisecond)
+
+// over returns from when on the family's time of being kept counts, and why it ended;
+// 0: never. For a living family these are its stored ends, which no policy extends,
+// for a revoked one the end of the day on which it was.
 func over(s family.State) (family.Time, family.Reason) {
 	if s.Status != family.Live {
 		at := s.LastUsed
 		for _, u := range s.Trail.Uses {
 			at = max(at, u.At)
 		}
-		return at, s.Reason
+		return (at/dayMs + 1) * dayMs, s.Reason
 	}
 	if s.Ends != 0 && (s.IdleEnds == 0 || s.Ends <= s.IdleEnds) {
 		return s.Ends, family.ExpiredAbsolute
