@@ -619,6 +619,39 @@ func TestFaultPairsConverge(t *testing.T) {
 	}
 }
 
+func TestFaultPairsOfDropConverge(t *testing.T) {
+	ctx := context.Background()
+	for _, persist := range []bool{false, true} {
+		st, c := newMemory(), &clock{t: t0}
+		b := &broken{st, persist, 1000}
+		r := mustOpen(t, testConfig(t, b, c))
+		mustRotate(t, r, UseSign, ES256, true)
+		mustRotate(t, r, UseMAC, "", true)
+		b.left = 0
+		if err := r.Drop(ctx, UseMAC, 1); !errors.Is(err, errBroken) {
+			t.Errorf("persist %v: Drop: %v, want the store's error", persist, err)
+		}
+		if err := r.Reload(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := r.MAC(1, "rt", nil); ok == persist {
+			t.Errorf("persist %v: the MAC key is there: %v", persist, ok)
+		}
+		c.add(50 * time.Hour) // the first ES256 key has ended
+		b.left = 0
+		if err := r.step(ctx); !errors.Is(err, errBroken) || len(kidsIn(t, r)) != 4 {
+			t.Errorf("persist %v: %v and %d public keys; want the store's error, and the ended key out of use all the same", persist, err, len(kidsIn(t, r)))
+		}
+		b.left = 1000
+		if err := r.step(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := st.recs[slot{UseSign, 1}]; ok {
+			t.Errorf("persist %v: the ended key was never dropped", persist)
+		}
+	}
+}
+
 // deaf is a store that can be out of reach.
 type deaf struct {
 	*memory
