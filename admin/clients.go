@@ -51,6 +51,8 @@ type ClientSpec struct {
 	IDTokenAlg string `json:"id_token_alg,omitempty"`
 	// NoIDTokenOnRefresh leaves the ID token out of answers to refreshes. Zero: it is there when openid was granted.
 	NoIDTokenOnRefresh bool `json:"no_id_token_on_refresh,omitempty"`
+	// WithoutPKCE accepts authorization requests without a code_challenge, for confidential clients that do not know PKCE yet. Zero: PKCE is required.
+	WithoutPKCE bool `json:"without_pkce,omitempty"`
 }
 
 // Apply returns c with everything that the spec says, and checks nothing. Secrets and
@@ -85,12 +87,12 @@ func (s ClientSpec) Apply(c client.Client) client.Client {
 	}
 	c.Audience, c.Resources, c.Introspects = s.Audience, s.Resources, s.Introspects
 	c.Preset, c.Policy = s.Preset, s.Policy
-	c.IDTokenAlg, c.NoIDTokenOnRefresh = s.IDTokenAlg, s.NoIDTokenOnRefresh
+	c.IDTokenAlg, c.NoIDTokenOnRefresh, c.WithoutPKCE = s.IDTokenAlg, s.NoIDTokenOnRefresh, s.WithoutPKCE
 	return c
 }
 
-// specOf is the reverse of Apply. It shares nothing with c.
-func specOf(c client.Client) ClientSpec {
+// SpecOf is the reverse of Apply. It shares nothing with c.
+func SpecOf(c client.Client) ClientSpec {
 	auth := "none"
 	if c.Auth == client.Secret {
 		auth = "secret"
@@ -102,7 +104,7 @@ func specOf(c client.Client) ClientSpec {
 		GrantTypes:             slices.Clone(c.GrantTypes), Scopes: slices.Clone(c.Scopes),
 		Audience: slices.Clone(c.Audience), Resources: slices.Clone(c.Resources), Introspects: slices.Clone(c.Introspects),
 		Preset: c.Preset, Policy: maps.Clone(c.Policy),
-		IDTokenAlg: c.IDTokenAlg, NoIDTokenOnRefresh: c.NoIDTokenOnRefresh,
+		IDTokenAlg: c.IDTokenAlg, NoIDTokenOnRefresh: c.NoIDTokenOnRefresh, WithoutPKCE: c.WithoutPKCE,
 	}
 }
 
@@ -210,7 +212,7 @@ func secretID(h client.Hash) string {
 }
 
 func viewClient(c client.Client) ClientView {
-	v := ClientView{ClientSpec: specOf(c), Confidential: c.Confidential(), FromConfig: c.FromConfig, CreatedAt: c.CreatedAt}
+	v := ClientView{ClientSpec: SpecOf(c), Confidential: c.Confidential(), FromConfig: c.FromConfig, CreatedAt: c.CreatedAt}
 	for _, h := range c.Secrets {
 		v.Secrets = append(v.Secrets, SecretView{secretID(h), h.CreatedAt, h.Expires})
 	}
@@ -366,7 +368,7 @@ func (a *API) updateClient(c *call) (any, error) {
 		if err := ours(cl); err != nil {
 			return cl, e, err
 		}
-		spec := specOf(cl)
+		spec := SpecOf(cl)
 		if err := Strict(body, &spec); err != nil {
 			return cl, e, err
 		}
