@@ -163,11 +163,25 @@ func (s *Server) endSession(ctx context.Context, c *call, id session.ID, why fam
 }
 
 // cutOff ends everything of a user, but for a session that is kept, in one durable
-// write; then it cleans up the rows. change may set more on the user.
+// write; then it cleans up the rows. change makes the user that is stored. A change of
+// the password keeps the session only: whoever knew the old password may have used that
+// very browser to let an app in.
 func (s *Server) cutOff(ctx context.Context, c *call, id user.ID, why family.Reason, keep *session.Session, change func(u user.User, now time.Time, keep user.Origin) user.User) error {
 	origin := user.Origin{}
 	if keep != nil {
 		origin = user.Origin{Session: [16]byte(keep.ID), Issued: keep.CreatedAt}
+	}
+	spare := origin.Session
+	if why == family.RevokedPasswordChange {
+		spare = [16]byte{}
+		if keep != nil {
+			// These the cut-off would spare. They go first: if the server dies in between,
+			// the password is still the old one and the person tries again.
+			q := family.Query{User: string(id), Session: origin.Session}
+			if _, err := family.EndAll(ctx, s.conf.Store, s.conf.Store, q, nil, why, c.from, c.id); err != nil {
+				return err
+			}
+		}
 	}
 	for range 8 {
 		u, err := s.conf.Store.User(ctx, id)
@@ -187,13 +201,14 @@ func (s *Server) cutOff(ctx context.Context, c *call, id user.ID, why family.Rea
 		if err != nil {
 			return err
 		}
-		return s.cleanUp(ctx, c, id, why, origin.Session)
+		return s.cleanUp(ctx, c, id, why, origin.Session, spare)
 	}
 	return family.ErrBusy
 }
 
-// cleanUp writes into rows what a cut-off has already put in force.
-func (s *Server) cleanUp(ctx context.Context, c *call, id user.ID, why family.Reason, keep [16]byte) error {
+// cleanUp writes into rows what a cut-off has already put in force. keep is a session
+// that stays, spare one whose families stay; zero: none.
+func (s *Server) cleanUp(ctx context.Context, c *call, id user.ID, why family.Reason, keep, spare [16]byte) error {
 	live, err := s.conf.Store.Sessions(ctx, id, true)
 	if err != nil {
 		return err
@@ -207,7 +222,7 @@ func (s *Server) cleanUp(ctx context.Context, c *call, id user.ID, why family.Re
 		}
 	}
 	n, err := family.EndAll(ctx, s.conf.Store, s.conf.Store, family.Query{User: string(id)},
-		func(st family.State) bool { return keep != [16]byte{} && st.Grant.Session == keep }, why, c.from, c.id)
+		func(st family.State) bool { return spare != [16]byte{} && st.Grant.Session == spare }, why, c.from, c.id)
 	s.metrics.ended.WithLabelValues(why.String()).Add(float64(n))
 	return err
 }

@@ -124,7 +124,7 @@ func (s *Server) refresh(ctx context.Context, k *known, c *call, f form, p prese
 
 // present judges a token that is ours, commits, and answers. check is asked before the
 // rules, for what a code must prove besides.
-func (s *Server) present(ctx context.Context, k *known, c *call, t family.Token, p presentation, check func(family.State) (family.State, family.Reason)) (answer, error) {
+func (s *Server) present(ctx context.Context, k *known, c *call, t family.Token, p presentation, check func(family.State, family.Standing) (family.State, family.Reason)) (answer, error) {
 	c.family, c.generation = t.Family, t.Generation
 	source := refused{t.Family, c.from.IP}
 	if wait := s.limits.refused.wait(source, c.started); wait > 0 {
@@ -151,7 +151,7 @@ func (s *Server) present(ctx context.Context, k *known, c *call, t family.Token,
 			return st, family.Verdict{Act: family.Refuse, Reason: at.Barred}, nil
 		}
 		if check != nil {
-			if next, why := check(st); why != 0 {
+			if next, why := check(st, at); why != 0 {
 				var events []family.Event
 				if next != st {
 					events = append(events, next.EventFor(family.FamilyRevoked, why, t, p.proof.Origin))
@@ -312,7 +312,7 @@ func (s *Server) exchange(ctx context.Context, k *known, c *call, f form, p pres
 	if err != nil {
 		return answer{}, err
 	}
-	return s.present(ctx, k, c, t, p, func(st family.State) (family.State, family.Reason) {
+	return s.present(ctx, k, c, t, p, func(st family.State, at family.Standing) (family.State, family.Reason) {
 		if ended && st.Head == 0 {
 			return st, family.RevokedLogout
 		}
@@ -328,11 +328,7 @@ func (s *Server) exchange(ctx context.Context, k *known, c *call, f form, p pres
 			return st, family.BindingMismatch
 		}
 		// An unused code is burnt by a wrong verifier: no second guess (MATRIX K06).
-		now, err := s.conf.Store.Now(ctx)
-		if err != nil {
-			now = st.LastUsed
-		}
-		return st.Revoke(now, family.BindingMismatch, c.from), family.BindingMismatch
+		return st.Revoke(at.Now, family.BindingMismatch, c.from), family.BindingMismatch
 	})
 }
 
