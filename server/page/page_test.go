@@ -480,6 +480,18 @@ func TestAssets(t *testing.T) {
 	}
 }
 
+// The rules for inputs say display: block, which beats the attribute: without
+// this rule the password page shows the field that is there for password managers.
+func TestHiddenStaysHidden(t *testing.T) {
+	css, err := files.ReadFile("assets/page.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(css, []byte("[hidden] { display: none !important; }")) {
+		t.Error("page.css lets hidden elements show")
+	}
+}
+
 func TestPolicy(t *testing.T) {
 	form := func(targets ...string) string {
 		t.Helper()
