@@ -349,7 +349,7 @@ func (a *API) changeClient(c *call, change func(cl client.Client, now time.Time)
 // ours refuses to change what the next start would change back.
 func ours(cl client.Client) error {
 	if cl.FromConfig {
-		return notAllowed(fmt.Sprintf("the client %q is kept by the configuration file", cl.ID), "change it there and restart the server")
+		return notAllowed(fmt.Sprintf("the client %q is kept by the configuration", cl.ID), "change it there (dev mode keeps the demo clients) and restart the server")
 	}
 	return nil
 }

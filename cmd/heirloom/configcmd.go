@@ -53,19 +53,9 @@ func (c *config) yaml() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode configuration: %w", err)
 	}
-	// JSON is YAML; through a node the order of the keys stays.
-	var n yaml.Node
-	if err := yaml.Unmarshal(raw, &n); err != nil {
-		return nil, fmt.Errorf("encode configuration: %w", err)
-	}
-	block(&n)
 	var out bytes.Buffer
-	enc := yaml.NewEncoder(&out)
-	enc.SetIndent(2)
-	if err := enc.Encode(&n); err != nil {
-		return nil, fmt.Errorf("encode configuration: %w", err)
-	}
-	return out.Bytes(), enc.Close()
+	err = printMembers(&out, raw)
+	return out.Bytes(), err
 }
 
 // block turns JSON's style into that of a file for people; short lists stay on a line.

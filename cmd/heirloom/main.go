@@ -94,32 +94,38 @@ func bare(err error) error {
 }
 
 func newRoot(t *terminal) *cobra.Command {
-	root := &cobra.Command{
-		Use:   "heirloom",
-		Short: "an OAuth 2.1 and OpenID Connect server built around refresh token families",
-		Long: `Heirloom is an OAuth 2.1 and OpenID Connect server. Its refresh tokens are heirlooms:
+	root := group("heirloom", "an OAuth 2.1 and OpenID Connect server built around refresh token families",
+		serveCommand(t), userCommand(t), clientCommand(t), familyCommand(t), sessionCommand(t), keysCommand(t),
+		eventCommand(t), configCommand(t), versionCommand(t))
+	root.Long = `Heirloom is an OAuth 2.1 and OpenID Connect server. Its refresh tokens are heirlooms:
 each is used once, and when a copy turns up the whole family ends.
 
-Try it:   heirloom serve --dev`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
-	}
+Try it:   heirloom serve --dev`
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.CompletionOptions = cobra.CompletionOptions{HiddenDefaultCmd: true}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return hinted(usage(err), fmt.Sprintf("see %s --help", c.CommandPath()))
 	})
-	root.AddCommand(serveCommand(t), configCommand(t), versionCommand(t))
 	return root
+}
+
+// name is how messages call a command; they begin with the program's name anyway.
+func name(c *cobra.Command) string {
+	path := c.CommandPath()
+	return strings.TrimPrefix(path, "heirloom ")
 }
 
 // group is a command that only has commands below it.
 func group(use, short string, below ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return hinted(usage(fmt.Errorf("%s: which command?", c.CommandPath())), fmt.Sprintf("see %s --help", c.CommandPath()))
+		if len(args) == 0 && !c.HasParent() {
+			return hinted(usage(errors.New("which command?")), "see heirloom --help; to try it: heirloom serve --dev")
 		}
-		return hinted(usage(fmt.Errorf("%s: unknown command %q", c.CommandPath(), args[0])), fmt.Sprintf("see %s --help", c.CommandPath()))
+		if len(args) == 0 {
+			return hinted(usage(fmt.Errorf("%s: which command?", name(c))), fmt.Sprintf("see %s --help", c.CommandPath()))
+		}
+		return hinted(usage(fmt.Errorf("unknown command %q", strings.TrimPrefix(name(c)+" "+args[0], "heirloom "))), fmt.Sprintf("see %s --help", c.CommandPath()))
 	}
 	c.AddCommand(below...)
 	return c

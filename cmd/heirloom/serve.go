@@ -63,7 +63,7 @@ and a demo at http://127.0.0.1:8420/demo/.`,
 // noArgs refuses arguments in our words.
 func noArgs(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return hinted(usage(fmt.Errorf("%s takes no arguments, and got %q", c.CommandPath(), args[0])), fmt.Sprintf("see %s --help", c.CommandPath()))
+		return hinted(usage(fmt.Errorf("%s takes no arguments, and got %q", name(c), args[0])), fmt.Sprintf("see %s --help", c.CommandPath()))
 	}
 	return nil
 }
