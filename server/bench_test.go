@@ -18,11 +18,9 @@ import (
 func BenchmarkRefresh(b *testing.B) {
 	for name, open := range engines {
 		b.Run(name, func(b *testing.B) {
-			t := &testing.T{}
-			w := newWorld(t, open, func(c *server.Config) {
+			w := newWorld(b, open, func(c *server.Config) {
 				c.Log = slog.New(slog.NewJSONHandler(io.Discard, nil))
 			})
-			defer w.ts.Close()
 			token := w.signIn("app", "scope", "read").refresh
 			h := w.ts.Config.Handler
 			b.ReportAllocs()
@@ -40,6 +38,44 @@ func BenchmarkRefresh(b *testing.B) {
 				}
 				token = out.RefreshToken
 			}
+		})
+	}
+}
+
+// BenchmarkRefreshTogether is 64 clients, each rotating its own chain.
+func BenchmarkRefreshTogether(b *testing.B) {
+	for name, open := range engines {
+		b.Run(name, func(b *testing.B) {
+			w := newWorld(b, open, func(c *server.Config) {
+				c.Log = slog.New(slog.NewJSONHandler(io.Discard, nil))
+			})
+			person := w.browser()
+			chains := make(chan string, 1000)
+			for range cap(chains) {
+				f := newFlow("app", "scope", "read")
+				chains <- w.exchange(f, person.code(f)).must(b).tokens().refresh
+			}
+			h := w.ts.Config.Handler
+			b.SetParallelism(32) // times GOMAXPROCS
+			b.ReportAllocs()
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					body := url.Values{"grant_type": {"refresh_token"}, "client_id": {"app"}, "refresh_token": {<-chains}}.Encode()
+					r := httptest.NewRequest("POST", "/oauth2/token", strings.NewReader(body))
+					r.Header["Content-Type"] = []string{"application/x-www-form-urlencoded"}
+					rec := httptest.NewRecorder()
+					h.ServeHTTP(rec, r)
+					var out struct {
+						RefreshToken string `json:"refresh_token"`
+					}
+					if err := json.Unmarshal(rec.Body.Bytes(), &out); err != nil || rec.Code != http.StatusOK {
+						b.Errorf("%d %s", rec.Code, rec.Body)
+						return
+					}
+					chains <- out.RefreshToken
+				}
+			})
 		})
 	}
 }

@@ -122,7 +122,9 @@ func secureHeaders(h http.Header, targets ...string) {
 	h.Set("Content-Security-Policy", page.Policy(targets...))
 	h.Set("X-Frame-Options", "DENY")
 	h["X-Content-Type-Options"] = headerNosniff
-	h.Set("Referrer-Policy", "no-referrer")
+	// Not "no-referrer": with it our own forms would say "Origin: null", and browsers
+	// without Sec-Fetch-Site would be taken for another site.
+	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h["Cache-Control"] = headerNoStore
 }

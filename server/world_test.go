@@ -14,6 +14,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ import (
 	"github.com/heirloom-auth/heirloom/keys"
 	"github.com/heirloom-auth/heirloom/memdb"
 	"github.com/heirloom-auth/heirloom/server"
+	"github.com/heirloom-auth/heirloom/sqlitedb"
 	"github.com/heirloom-auth/heirloom/user"
 )
 
@@ -75,7 +77,7 @@ func (c *clock) Freeze() {
 
 // world is a whole server on loopback with one engine, known people and clients.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	store  engine
 	clock  *clock
 	ring   *keys.Ring
@@ -111,9 +113,46 @@ const (
 	otherURL                 = "https://other.example.com"
 )
 
-// engines opens each engine for tests that have to hold on all of them.
-var engines = map[string]func(t *testing.T, now func() time.Time) engine{
-	"memory": func(t *testing.T, now func() time.Time) engine { return memdb.New(memdb.Config{Now: now}) },
+// opener opens an engine and the key ring that belongs to it.
+type opener func(t testing.TB, issuer string, now func() time.Time) (engine, *keys.Ring)
+
+// engines opens each engine, for tests that have to hold on all of them.
+var engines = map[string]opener{
+	"memory": func(t testing.TB, issuer string, now func() time.Time) (engine, *keys.Ring) {
+		db := memdb.New(memdb.Config{Now: now})
+		ring, err := openRing(context.Background(), db, issuer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db, ring
+	},
+	"sqlite": func(t testing.TB, issuer string, now func() time.Time) (engine, *keys.Ring) {
+		var ring *keys.Ring
+		db, err := sqlitedb.Open(context.Background(), sqlitedb.Config{
+			Path: filepath.Join(t.TempDir(), "heirloom.db"), Now: now,
+			Keys: func(ctx context.Context, st keys.Store) (_ *keys.Ring, err error) {
+				ring, err = openRing(ctx, st, issuer)
+				return ring, err
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := db.Close(); err != nil {
+				t.Errorf("close store: %v", err)
+			}
+		})
+		return db, ring
+	},
+}
+
+func openRing(ctx context.Context, st keys.Store, issuer string) (*keys.Ring, error) {
+	kek, err := keys.ParseKEK("hkek_" + base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{7}, 32)))
+	if err != nil {
+		return nil, err
+	}
+	return keys.Open(ctx, keys.Config{Store: st, KEK: kek, Issuer: issuer, Log: slog.New(slog.DiscardHandler)})
 }
 
 // onEngines runs a test on each engine.
@@ -124,25 +163,16 @@ func onEngines(t *testing.T, f func(t *testing.T, w *world)) {
 }
 
 // newWorld starts a server. change may alter the configuration; nil leaves it.
-func newWorld(t *testing.T, open func(*testing.T, func() time.Time) engine, change func(*server.Config)) *world {
+func newWorld(t testing.TB, open opener, change func(*server.Config)) *world {
 	t.Helper()
 	w := &world{t: t, clock: &clock{}, logs: &syncBuffer{}, reg: prometheus.NewRegistry(), secret: map[string]string{}}
-	w.store = open(t, w.clock.Now)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.issuer = "http://" + l.Addr().String()
-	kek, err := keys.ParseKEK("hkek_" + base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{7}, 32)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx := context.Background()
-	w.ring, err = keys.Open(ctx, keys.Config{Store: w.store, KEK: kek, Issuer: w.issuer})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.seed(ctx)
+	w.store, w.ring = open(t, w.issuer, w.clock.Now)
+	w.seed(context.Background())
 	conf := server.Config{
 		Issuer: w.issuer, Store: w.store, Keys: w.ring, Metrics: w.reg,
 		Log: slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: server.AlertLevel})),
@@ -336,7 +366,7 @@ func (w *world) refreshKey(clientID, token, key string, more ...string) reply {
 }
 
 // must fails the test unless the answer is 200.
-func (r reply) must(t *testing.T) reply {
+func (r reply) must(t testing.TB) reply {
 	t.Helper()
 	if r.status != 200 {
 		t.Fatalf("answer is %d %s, want 200", r.status, r.raw)
@@ -345,7 +375,7 @@ func (r reply) must(t *testing.T) reply {
 }
 
 // refused fails the test unless the answer is the one refusal there is.
-func (r reply) refused(t *testing.T) reply {
+func (r reply) refused(t testing.TB) reply {
 	t.Helper()
 	if r.status != 400 || r.str("error") != "invalid_grant" || r.header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("answer is %d %s, want 400 invalid_grant", r.status, r.raw)
@@ -354,7 +384,7 @@ func (r reply) refused(t *testing.T) reply {
 }
 
 // errs fails the test unless the answer has this status and error.
-func (r reply) errs(t *testing.T, status int, code string) reply {
+func (r reply) errs(t testing.TB, status int, code string) reply {
 	t.Helper()
 	if r.status != status || r.str("error") != code {
 		t.Fatalf("answer is %d %s, want %d %s", r.status, r.raw, status, code)
@@ -542,7 +572,7 @@ func (w *world) signIn(clientID string, pairs ...string) tokens {
 }
 
 // claimsOf decodes a JWT's payload without checking it.
-func claimsOf(t *testing.T, jwt string) map[string]any {
+func claimsOf(t testing.TB, jwt string) map[string]any {
 	t.Helper()
 	parts := strings.Split(jwt, ".")
 	if len(parts) != 3 {
