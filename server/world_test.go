@@ -147,10 +147,39 @@ var engines = map[string]opener{
 	},
 }
 
-func openRing(ctx context.Context, st keys.Store, issuer string) (*keys.Ring, error) {
-	kek, err := keys.ParseKEK("hkek_" + base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{7}, 32)))
+// testKEK wraps the keys of all worlds.
+var testKEK = sync.OnceValues(func() (keys.KEK, error) {
+	return keys.ParseKEK("hkek_" + base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{7}, 32)))
+})
+
+// testKeys are made once for all worlds: the RSA keys among them take longer than most
+// tests. Worlds have issuers of their own, so that no token of one passes in another.
+var testKeys = sync.OnceValues(func() ([]keys.Record, error) {
+	kek, err := testKEK()
 	if err != nil {
 		return nil, err
+	}
+	st := memdb.New(memdb.Config{})
+	if _, err := keys.Open(context.Background(), keys.Config{Store: st, KEK: kek, Issuer: "http://127.0.0.1", Log: slog.New(slog.DiscardHandler)}); err != nil {
+		return nil, err
+	}
+	return st.Keys(context.Background())
+})
+
+// openRing opens the key ring of a store, which gets the tests' keys.
+func openRing(ctx context.Context, st keys.Store, issuer string) (*keys.Ring, error) {
+	kek, err := testKEK()
+	if err != nil {
+		return nil, err
+	}
+	all, err := testKeys()
+	if err != nil {
+		return nil, err
+	}
+	for _, rec := range all {
+		if err := st.PutKey(ctx, rec); err != nil {
+			return nil, err
+		}
 	}
 	return keys.Open(ctx, keys.Config{Store: st, KEK: kek, Issuer: issuer, Log: slog.New(slog.DiscardHandler)})
 }
