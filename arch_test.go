@@ -68,7 +68,8 @@ var lattice = map[string]row{
 	"verify":      {inside: []string{"wire", "feed"}},
 	"source":      {inside: []string{"wire"}},
 
-	"cmd/heirloom": {inside: join(domain, engines, "server", "server/page", "admin", "verify", "source")},
+	"cmd/heirloom":      {inside: join(domain, engines, "server", "server/page", "admin", "verify", "source", "cmd/heirloom/demo")},
+	"cmd/heirloom/demo": {inside: []string{"wire"}}, // a client like any other: it speaks HTTP to the issuer
 
 	"storetest":    {inside: []string{"family", "client", "user", "session", "keys", "feed"}, test: true},
 	"model":        {inside: []string{"family"}, test: true},
