@@ -186,11 +186,30 @@ func (a *API) endSession(c *call, id session.ID, why family.Reason) (bool, error
 }
 
 // endAll ends the user's sessions and all families, for good.
-func (a *API) endAll(c *call, id user.ID, why family.Reason) (n Ended, err error) {
-	if n.Sessions, err = a.endSessions(c, id, why); err != nil {
-		return n, err
+func (a *API) endAll(c *call, id user.ID, why family.Reason) (Ended, error) {
+	sessions, err := a.endSessions(c, id, why)
+	if err != nil {
+		return Ended{Sessions: sessions}, err
 	}
-	n.Families, err = family.EndAll(c.Context(), a.Store, a.Store, family.Query{User: string(id)}, nil, why, c.from, c.id)
+	n, err := a.endFamilies(c, id, 0, why)
+	n.Sessions = sessions
+	return n, err
+}
+
+// endFamilies ends the user's families issued until a moment (0: all), for good. A
+// cut-off of the user or the user's deletion must cover them too.
+func (a *API) endFamilies(c *call, id user.ID, until family.Time, why family.Reason) (n Ended, err error) {
+	now, err := a.Store.Now(c.Context())
+	if err != nil {
+		return n, fmt.Errorf("read the store's clock: %w", err)
+	}
+	spared := func(s family.State) bool {
+		// What has expired has its reason already, and who asks why shall hear that one.
+		// It needs no row: were the clock wrong, the cut-off would still hold.
+		expired := s.IdleEnds != 0 && s.IdleEnds <= now || s.Ends != 0 && s.Ends <= now
+		return expired || until != 0 && s.IssuedAt > until
+	}
+	n.Families, err = family.EndAll(c.Context(), a.Store, a.Store, family.Query{User: string(id)}, spared, why, c.from, c.id)
 	return n, err
 }
 
@@ -333,10 +352,9 @@ func (a *API) enableUser(c *call) (any, error) {
 		return nil, err
 	}
 	var n Ended
-	if in.SignOut && u.NotBeforeReason == user.ReasonDisabled {
-		cut := family.At(u.NotBefore)
-		after := func(s family.State) bool { return s.IssuedAt > cut }
-		n.Families, err = family.EndAll(c.Context(), a.Store, a.Store, family.Query{User: string(u.ID)}, after, family.UserDisabled, c.from, c.id)
+	if cut := family.At(u.NotBefore); in.SignOut && u.NotBeforeReason == user.ReasonDisabled {
+		// The sessions ended when the user was disabled; new ones are not this call's.
+		n, err = a.endFamilies(c, u.ID, cut, family.UserDisabled)
 	}
 	return UserChange{viewUser(u), n}, err
 }

@@ -103,7 +103,8 @@ type Line struct {
 	UserAgent  string    `json:"user_agent,omitempty"`
 	Request    string    `json:"request,omitempty"`
 
-	seq uint64 // of the event, 0 for a use
+	seq  uint64 // of the event, 0 for a use
+	rank int    // order among lines of one moment
 }
 
 // FamilyLife is the life of a family, the oldest line first.
@@ -134,6 +135,10 @@ func lifeOf(s family.State, f fate, events []family.Event) []Line {
 	for _, e := range events {
 		l := lineAt(e.At, e.Generation, e.Reason, s.Grant.Client, e.Origin)
 		l.Level, l.Request, l.seq = e.Level.String(), e.Request, e.Seq
+		l.rank = len(s.Trail.Uses) + 1
+		if e.Kind == family.FamilyIssued {
+			l.rank = -1
+		}
 		if e.Client != "" {
 			l.Client = e.Client
 		}
@@ -158,16 +163,19 @@ func lifeOf(s family.State, f fate, events []family.Event) []Line {
 			if u.Reason == family.Reused || u.Reason == family.Recovered {
 				l.Level = family.Alert.String()
 			}
-			l.Text = useText(u.Use)
+			l.Text, l.rank = useText(u.Use), i+1
 			lines = append(lines, l)
 			continue
+		}
+		if lines[j].rank > 0 {
+			lines[j].rank = i + 1
 		}
 		if lines[j].IP == "" && lines[j].UserAgent == "" {
 			lines[j].IP, lines[j].Device, lines[j].UserAgent = ipOf(u.Origin), deviceOf(u.Origin), u.Origin.UserAgent
 		}
 	}
 	slices.SortStableFunc(lines, func(a, b Line) int {
-		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.seq, b.seq))
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.rank, b.rank), cmp.Compare(a.seq, b.seq))
 	})
 	if s.Status == family.Live {
 		l := Line{Generation: s.Head, Level: family.Info.String(), Client: s.Grant.Client}
