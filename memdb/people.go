@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/heirloom-auth/heirloom/client"
@@ -56,13 +57,25 @@ func (db *DB) PutClient(ctx context.Context, c client.Client, events ...family.E
 		}
 		c.Version++
 		c.NotBefore, c.CreatedAt = stored(c.NotBefore), stored(c.CreatedAt)
-		c.Secrets = slices.Clone(c.Secrets)
+		c = cloned(c)
 		for i, h := range c.Secrets {
 			c.Secrets[i].CreatedAt, c.Secrets[i].Expires = stored(h.CreatedAt), stored(h.Expires)
 		}
 		db.clients[c.ID] = clientRow{Client: c}
 		return nil
 	})
+}
+
+// cloned shares no memory with c.
+func cloned(c client.Client) client.Client {
+	c.Secrets = slices.Clone(c.Secrets)
+	c.Policy = maps.Clone(c.Policy)
+	for _, list := range []*[]string{
+		&c.RedirectURIs, &c.PostLogoutRedirectURIs, &c.GrantTypes, &c.Scopes, &c.Audience, &c.Resources, &c.Introspects,
+	} {
+		*list = slices.Clone(*list)
+	}
+	return c
 }
 
 // fits applies the rule of versions to a row that is to be stored.

@@ -28,6 +28,7 @@ type memo struct {
 	grant   *family.Grant
 	places  *family.Places
 	bucket  int64
+	ends    family.Time
 }
 
 // recent remembers memos of the families seen last. Forgetting one costs a sealing,
@@ -200,7 +201,7 @@ func (db *DB) Create(ctx context.Context, s family.State, events ...family.Event
 		return t.record(events)
 	}, func() {
 		db.recent.forget(s.ID) // a swept family's
-		db.recent.put(s.ID, memo{1, s.Grant, s.Places, bucket})
+		db.recent.put(s.ID, memo{1, s.Grant, s.Places, bucket, s.Ends})
 	})
 }
 
@@ -211,7 +212,8 @@ func (db *DB) Commit(ctx context.Context, next family.State, events ...family.Ev
 	args := changing(next, next.Version+1, bucket)
 	statement := updateFamily
 	switch {
-	case !ok || known.grant != next.Grant || known.places != next.Places || next.Status != family.Live:
+	case !ok || known.grant != next.Grant || known.places != next.Places ||
+		known.ends != next.Ends || next.Status != family.Live:
 		statement = replaceFamily
 		grant, places, err := db.seal(next)
 		if err != nil {
@@ -232,7 +234,7 @@ func (db *DB) Commit(ctx context.Context, next family.State, events ...family.Ev
 			return family.ErrConflict
 		}
 		return t.record(events)
-	}, func() { db.recent.put(next.ID, memo{next.Version + 1, next.Grant, next.Places, bucket}) })
+	}, func() { db.recent.put(next.ID, memo{next.Version + 1, next.Grant, next.Places, bucket, next.Ends}) })
 }
 
 const familyColumns = `f.version, f.status, f.reason, f.head, f.head_key, f.floor, f.window_start, f.retry_hash, f.presenter,
@@ -281,7 +283,7 @@ func (db *DB) family(row []driver.Value) (family.State, error) {
 	if err != nil {
 		return family.State{}, err
 	}
-	db.recent.put(s.ID, memo{s.Version, s.Grant, s.Places, bucket})
+	db.recent.put(s.ID, memo{s.Version, s.Grant, s.Places, bucket, s.Ends})
 	return s, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 
@@ -182,6 +181,7 @@ type clientForm struct {
 	Introspects            []string          `json:"introspects,omitempty"`
 	Preset                 string            `json:"preset"`
 	Policy                 map[string]string `json:"policy,omitempty"`
+	WithoutPKCE            bool              `json:"without_pkce,omitempty"`
 	IDTokenAlg             string            `json:"id_token_alg,omitempty"`
 	NoIDTokenOnRefresh     bool              `json:"no_id_token_on_refresh,omitempty"`
 	NotBefore              family.Time       `json:"not_before,omitempty"`
@@ -201,7 +201,7 @@ func clientFormOf(c client.Client) clientForm {
 		form: form{1}, ID: c.ID, Name: c.Name, Status: int(c.Status), Auth: int(c.Auth), FirstParty: c.FirstParty,
 		RedirectURIs: c.RedirectURIs, PostLogoutRedirectURIs: c.PostLogoutRedirectURIs, GrantTypes: c.GrantTypes,
 		Scopes: c.Scopes, Audience: c.Audience, Resources: c.Resources, Introspects: c.Introspects,
-		Preset: c.Preset, Policy: c.Policy, IDTokenAlg: c.IDTokenAlg, NoIDTokenOnRefresh: c.NoIDTokenOnRefresh,
+		Preset: c.Preset, Policy: c.Policy, WithoutPKCE: c.WithoutPKCE, IDTokenAlg: c.IDTokenAlg, NoIDTokenOnRefresh: c.NoIDTokenOnRefresh,
 		NotBefore: family.At(c.NotBefore), NotBeforeReason: c.NotBeforeReason, FromConfig: c.FromConfig,
 		CreatedAt: family.At(c.CreatedAt),
 	}
@@ -216,7 +216,7 @@ func (f clientForm) client() client.Client {
 		ID: f.ID, Name: f.Name, Status: client.Status(f.Status), Auth: client.Auth(f.Auth), FirstParty: f.FirstParty,
 		RedirectURIs: f.RedirectURIs, PostLogoutRedirectURIs: f.PostLogoutRedirectURIs, GrantTypes: f.GrantTypes,
 		Scopes: f.Scopes, Audience: f.Audience, Resources: f.Resources, Introspects: f.Introspects,
-		Preset: f.Preset, Policy: f.Policy, IDTokenAlg: f.IDTokenAlg, NoIDTokenOnRefresh: f.NoIDTokenOnRefresh,
+		Preset: f.Preset, Policy: f.Policy, WithoutPKCE: f.WithoutPKCE, IDTokenAlg: f.IDTokenAlg, NoIDTokenOnRefresh: f.NoIDTokenOnRefresh,
 		NotBefore: f.NotBefore.Std(), NotBeforeReason: f.NotBeforeReason, FromConfig: f.FromConfig,
 		CreatedAt: f.CreatedAt.Std(),
 	}
@@ -286,7 +286,6 @@ func fits(version uint64, stored int64, known, deleted bool) error {
 // Otherwise family.ErrConflict if it has another version or is gone.
 func (db *DB) PutClient(ctx context.Context, c client.Client, events ...family.Event) error {
 	version := c.Version
-	c.Policy = maps.Clone(c.Policy)
 	f := clientFormOf(c)
 	body, err := json.Marshal(f)
 	if err != nil {

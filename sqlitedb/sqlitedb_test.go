@@ -2,14 +2,15 @@ package sqlitedb
 
 import (
 	"context"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/heirloom-auth/heirloom/family"
 	"github.com/heirloom-auth/heirloom/keys"
 	"github.com/heirloom-auth/heirloom/memdb"
+	"github.com/heirloom-auth/heirloom/storetest"
 )
 
 // testRing is one ring for all stores of the tests: making its RSA keys takes longer
@@ -19,7 +20,7 @@ var testRing = sync.OnceValues(func() (*keys.Ring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return keys.Open(context.Background(), keys.Config{Store: memdb.New(memdb.Config{}), KEK: kek, Issuer: "https://issuer.example"})
+	return keys.Open(context.Background(), keys.Config{Store: memdb.New(memdb.Config{}), KEK: kek, Issuer: "https://issuer.example", Log: slog.New(slog.DiscardHandler)})
 })
 
 func config(t testing.TB, now func() time.Time) Config {
@@ -45,22 +46,8 @@ func openTest(t testing.TB, c Config) *DB {
 	return db
 }
 
-func TestFirst(t *testing.T) {
-	db := openTest(t, config(t, nil))
-	p, _ := family.Preset("native")
-	g := &family.Grant{Client: "c", User: "u", Scope: "openid"}
-	s := family.New(family.ID{1}, p, family.At(time.Now()), g, 1, 0, family.Origin{UserAgent: "UA"})
-	if err := db.Create(t.Context(), s, s.EventFor(family.FamilyIssued, family.Issued, family.Token{}, family.Origin{UserAgent: "UA"})); err != nil {
-		t.Fatal(err)
-	}
-	s, st, err := db.Load(t.Context(), s.ID)
-	t.Log(s, st, err)
-	s.Head++
-	t.Log(db.Commit(t.Context(), s))
-	t.Log(db.Commit(t.Context(), s))
-	t.Log(db.Events(t.Context(), family.EventQuery{}))
-	t.Log(db.Families(t.Context(), family.Query{}))
-	t.Log(db.Sweep(t.Context(), 0))
-	t.Log(db.Ping(t.Context()))
-	t.Log(db.Stats())
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, now func() time.Time) storetest.Engine {
+		return openTest(t, config(t, now))
+	})
 }
