@@ -2,11 +2,15 @@
 // automatic silent renewal with the refresh token. It keeps a story of what happened for the test to read.
 
 const settings = await (await fetch('/settings.json')).json()
+// Another registered client than the usual one, for this tab: /?client=ID
+sessionStorage.client = new URLSearchParams(location.search).get('client') ?? sessionStorage.client ?? settings.client_id
 const story = { user: null, renewed: 0, errors: [], signedOut: 0, refreshTokens: [] }
 
 const mgr = new oidc.UserManager({
   ...settings,
+  client_id: sessionStorage.client,
   redirect_uri: location.origin + '/callback',
+  post_logout_redirect_uri: location.origin + '/',
   scope: 'openid profile email',
   userStore: new oidc.WebStorageStateStore({ store: localStorage }),
   loadUserInfo: true,
@@ -25,12 +29,13 @@ mgr.events.addUserSignedOut(() => { story.signedOut++ })
 mgr.events.addAccessTokenExpired(() => story.errors.push('the access token expired before it was renewed'))
 
 if (location.pathname === '/callback') {
-  keep(await mgr.signinCallback())
+  await mgr.signinCallback().then(keep, (err) => story.errors.push(err.error ?? String(err)))
   history.replaceState(null, '', '/')
 } else {
   keep(await mgr.getUser())
 }
 
 document.querySelector('#sign-in').addEventListener('click', () => mgr.signinRedirect())
+document.querySelector('#sign-out').addEventListener('click', () => mgr.signoutRedirect())
 window.mgr = mgr
 window.story = story

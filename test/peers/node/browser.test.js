@@ -161,3 +161,58 @@ test('RT_B24, RT_I01, RT_I03: two tabs renew for twenty generations without a si
 
   assert.deepEqual([...one.troubles, ...two.troubles], [])
 })
+
+test('RT_F04: a third-party app asks for consent each time, is denied, is allowed, and signs out', async () => {
+  const added = await fetch(server.admin_url + '/admin/v1/clients', {
+    method: 'POST',
+    headers: { authorization: `Bearer ${server.admin_token}`, 'content-type': 'application/json' },
+    body: JSON.stringify({
+      client_id: 'guest-app', name: 'Guest app', auth: 'none', preset: 'browser',
+      redirect_uris: [app.origin + '/callback'], post_logout_redirect_uris: [app.origin + '/'],
+      grant_types: ['authorization_code', 'refresh_token'], scopes: ['openid', 'profile', 'email'],
+    }),
+  })
+  assert.ok(added.ok, `add a client: ${added.status} ${await added.text()}`)
+
+  const tab = await openTab()
+  await browser.clearCookies()
+  await tab.goto(app.origin + '/?client=guest-app')
+  await tab.click('#sign-in')
+  await tab.waitForSelector('[name=username]')
+  await signIn(tab)
+  await tab.waitForSelector('[name=decision][value=deny]')
+  assert.match(await tab.textContent('main'), /Guest app/)
+  await assertAccessible(tab)
+  await tab.click('[name=decision][value=deny]')
+  await tab.waitForFunction(() => window.story?.errors.length)
+  assert.deepEqual((await story(tab)).errors, ['access_denied'])
+
+  await tab.click('#sign-in')
+  await tab.click('[name=decision][value=allow]')
+  await tab.waitForFunction(() => window.story?.user)
+  const kept = (await story(tab)).refreshTokens[0]
+  assert.match(kept, /^hrt_/)
+
+  // Allowed once, and asked again: whoever listens on a loopback port could pretend to be this app (RFC 8252 §8.6).
+  await tab.click('#sign-in')
+  await tab.click('[name=decision][value=allow]')
+  await tab.waitForFunction((old) => window.story?.user && !window.story.refreshTokens.includes(old), kept)
+  const last = (await story(tab)).refreshTokens.at(-1)
+
+  await tab.click('#sign-out')
+  const confirm = tab.locator('[name=decision][value=sign_out]')
+  await Promise.race([confirm.click(), tab.waitForFunction((origin) => location.origin === origin && window.story, app.origin)])
+  await tab.waitForFunction((origin) => location.origin === origin && window.story && !window.story.user, app.origin)
+
+  // The session is over: the app's families are dead, and the next sign-in asks for the password.
+  const { token_endpoint } = await (await fetch(server.issuer + '/.well-known/openid-configuration')).json()
+  for (const refresh_token of [kept, last]) {
+    const resp = await fetch(token_endpoint, { method: 'POST', headers: { 'user-agent': await tab.evaluate(() => navigator.userAgent) },
+      body: new URLSearchParams({ grant_type: 'refresh_token', client_id: 'guest-app', refresh_token }) })
+    assert.equal(resp.status, 400)
+    assert.equal((await resp.json()).error, 'invalid_grant')
+  }
+  await tab.click('#sign-in')
+  await tab.waitForSelector('[name=username]')
+  assert.deepEqual(tab.troubles, [])
+})
