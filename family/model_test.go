@@ -39,6 +39,7 @@ type line struct {
 	at        family.Time
 	g         uint32 // rotate: the generation that was presented
 	lost      bool   // rotate: it was newer than the list knew
+	mac       uint16 // rotate: the key its successor was made with
 	key       family.RetryHash
 	presenter family.Presenter
 	policy    family.Policy // of that moment
@@ -150,7 +151,7 @@ func (d diary) present(p family.Policy, now family.Time, g uint32, pr family.Pro
 		l.at, l.policy = now, p
 		return diary{d.until, append(slices.Clip(d.lines), l)}
 	}
-	rotated := line{kind: "rotate", g: g, key: pr.Retry, presenter: pr.Presenter}
+	rotated := line{kind: "rotate", g: g, mac: pr.Key, key: pr.Retry, presenter: pr.Presenter}
 	newest, maker := d.newest(), d.maker()
 	if g > newest {
 		rotated.lost = true
@@ -271,7 +272,7 @@ func TestPresentAgreesWithTheModel(t *testing.T) {
 			until = now.Add(8 * time.Hour)
 		}
 		grant := &family.Grant{Client: "app", User: "ada", Scope: family.ScopeOf(scopes...)}
-		s := family.New(family.ID{7}, p, now, grant, 1, until, family.Origin{})
+		s := family.New(family.ID{7}, p, now, grant, 9, until, family.Origin{})
 		d := diary{until, []line{{kind: "issue", at: now, policy: p}}}
 		backups := []moment{{s, d}}
 		if rapid.IntRange(0, 9).Draw(t, "exchange the code") > 0 {
@@ -340,8 +341,12 @@ func TestPresentAgreesWithTheModel(t *testing.T) {
 			if ended && (s != before) {
 				t.Fatalf("I2, I7: a dead family changed\n got %+v\nwant %+v", s, before)
 			}
-			if s.Head != d.newest() || s.LastUsed != d.lastUse() {
-				t.Fatalf("head g%d, last use %v; the model has g%d, %v", s.Head, s.LastUsed, d.newest(), d.lastUse())
+			mac := uint16(9) // the code's
+			if d.newest() > 0 {
+				mac = d.maker().mac
+			}
+			if s.Head != d.newest() || s.LastUsed != d.lastUse() || s.HeadKey != mac {
+				t.Fatalf("head g%d of key %d, last use %v; the model has g%d of key %d, %v", s.Head, s.HeadKey, s.LastUsed, d.newest(), mac, d.lastUse())
 			}
 			if why, over := s.Ended(p, now); over != (d.over(p, now) != 0) || why != d.over(p, now) {
 				t.Fatalf("ended %v (%v) at %v under %+v; the model has %v", over, why, now, p, d.over(p, now))
