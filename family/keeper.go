@@ -55,10 +55,13 @@ func End(ctx context.Context, st Store, id ID, why Reason, from Origin, request 
 		e.Request = request
 		return next, Verdict{Refuse, why}, []Event{e}
 	})
-	if errors.Is(err, ErrNotFound) {
+	switch {
+	case errors.Is(err, ErrNotFound):
 		return false, nil
+	case err != nil:
+		return false, err
 	}
-	return ended, err
+	return ended, nil
 }
 
 // EndAll revokes every living family that q selects and keep does not; keep may be
