@@ -165,9 +165,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.Serv
 // is refused before that, so that no page can even try.
 func (a *API) guarded(next http.Handler) http.Handler {
 	tokenChecked := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		auth := r.Header.Values("Authorization")
-		scheme, token, _ := strings.Cut(strings.Join(auth, ","), " ")
-		if len(auth) != 1 || !strings.EqualFold(scheme, "Bearer") || !a.Token.Is(token) {
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if len(r.Header.Values("Authorization")) != 1 || !strings.EqualFold(scheme, "Bearer") || !a.Token.Is(token) {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="heirloom admin"`)
 			writeError(w, &apiError{
 				Status: http.StatusUnauthorized, Code: "unauthorized",
