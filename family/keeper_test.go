@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,6 +73,24 @@ func kinds(t *testing.T, db *memdb.DB, id family.ID, kind family.EventKind) (n i
 	return n
 }
 
+// gate lets nobody go on who has loaded until as many as are awaited have: all of them
+// decide on the same state, without luck.
+type gate struct {
+	family.Store
+	loads   atomic.Int32
+	awaited int32
+	open    chan struct{}
+}
+
+func (g *gate) Load(ctx context.Context, id family.ID) (family.State, family.Standing, error) {
+	s, st, err := g.Store.Load(ctx, id)
+	if g.loads.Add(1) == g.awaited {
+		close(g.open)
+	}
+	<-g.open
+	return s, st, err
+}
+
 // A hundred holders of one token at the same moment: one rotation, one head, and under
 // a leeway every one of them is served.
 func TestParallelRefreshesRotateOnce(t *testing.T) {
@@ -80,10 +99,11 @@ func TestParallelRefreshesRotateOnce(t *testing.T) {
 			db, id, p := started(t, preset)
 			before := load(t, db, id).Version
 			acts := make([]family.Act, 100)
+			st := &gate{Store: db, awaited: 100, open: make(chan struct{})}
 			var all sync.WaitGroup
 			for i := range acts {
 				all.Go(func() {
-					_, v, err := present(t.Context(), db, id, p, 1)
+					_, v, err := present(t.Context(), st, id, p, 1)
 					if err != nil {
 						t.Error(err)
 					}

@@ -94,6 +94,13 @@ var mutants = []struct {
 	{"a place in use is overwritten", "trail.go", "			used[u.place%trailLen] = true", "			used[u.place%trailLen] = u.place%3 > 0", []string{"TestKnownPlacesAreKept", "TestTrailFormat", "TestTrailRemembersTheLastUses"}},
 	{"places are changed in place", "trail.go", "		places := Places{}\n		if s.Places != nil {\n			places = *s.Places\n		}\n		places[place] = from\n		s.Places = &places", "		if s.Places == nil {\n			s.Places = &Places{}\n		}\n		s.Places[place] = from", []string{"TestTrailRemembersTheLastUses"}},
 	{"a place beyond the list is read", "trail.go", "u[10] >= byte(reasons) || u[11] >= trailLen", "u[10] >= byte(reasons)", []string{"TestParseTrailRefuses"}},
+	// The steps.
+	{"a conflict is an error", "keeper.go", "if !errors.Is(err, ErrConflict) {", "if err != nil {", []string{"TestParallelRefreshesRotateOnce", "TestStaleDecisionsAreJudgedAgain"}},
+	{"a conflict is success", "keeper.go", "		if err == nil {\n			return next, v, standing, nil", "		if err == nil || errors.Is(err, ErrConflict) {\n			return next, v, standing, nil", []string{"TestParallelRefreshesRotateOnce", "TestStaleDecisionsAreJudgedAgain"}},
+	{"an unknown outcome is handed out", "keeper.go", "return State{}, Verdict{}, Standing{}, fmt.Errorf(\"commit family: %w\", err)", "return next, v, standing, fmt.Errorf(\"commit family: %w\", err)", []string{"TestUnknownOutcomesHandOutNothing"}},
+	{"what did not change is written", "keeper.go", "		if next == s {", "		if next == s && v.Act == Refuse {", []string{"TestParallelRefreshesRotateOnce"}},
+	{"an unknown end is told", "keeper.go", "	case err != nil:\n		return false, err", "	case err != nil:\n		return ended, err", []string{"TestUnknownOutcomesHandOutNothing"}},
+	{"only the first page ends", "keeper.go", "if len(page) < q.Limit {", "if len(page) <= q.Limit {", []string{"TestEndAllEndsThemAll"}},
 	// Policies and scopes.
 	{"until_used counts as strict", "policy.go", "p.Leeway == 0 && !p.UntilUsed", "p.Leeway == 0", []string{"TestPresentAgreesWithTheModel"}},
 	{"browsers ask for no presenter", "policy.go", "		p.SamePresenter = true\n", "", []string{"TestTranscripts", "TestPresetsAreTheDesignsTable"}},
