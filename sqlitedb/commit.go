@@ -108,9 +108,7 @@ func (db *DB) commitAll(c *conn) {
 			}
 		}
 		if db.finish.CompareAndSwap(true, false) {
-			// No error matters: the log is only longer than it could be, and the next
-			// commit tells what is wrong with the disk.
-			_, _ = checkpoint(c)
+			db.restart(c)
 		}
 	}
 }
@@ -167,6 +165,7 @@ func (db *DB) transact(c *conn, ops []*op) bool {
 	if _, err := c.exec("COMMIT"); err != nil {
 		_ = c.script("ROLLBACK")
 		db.clients.doubt()
+		_ = db.reloadClients(c) // whoever needs them next tries again
 		// Refusals too: they were judged beside steps of which nobody knows.
 		answer(ops, fmt.Errorf("commit, outcome unknown: %w", db.explain(err)))
 		return true
@@ -193,19 +192,26 @@ func answer(ops []*op, err error) {
 }
 
 // Checkpoints move what the write-ahead log holds into the file. A passive one, on a
-// connection of its own, stops nobody, but never reaches the end of a log that grows
-// meanwhile, and only a log that was moved to its end is begun anew. So the committer
-// moves the short rest between two batches.
+// connection of its own, stops nobody and does nearly all of the work. But a log begins
+// anew only when all of it was moved and nobody reads, a moment that never comes under
+// load. So when it has become long, the committer makes that moment between two
+// batches: it waits for the readers, moves the short rest, and lets them go on.
 
-// checkpointAfter is the number of statements after which the log is worth moving.
-const checkpointAfter = 2000
+const (
+	// checkpointAfter is the number of statements after which the log is worth moving.
+	checkpointAfter = 2000
+	// longLog is the number of pages, 16 MiB, from which on it should begin anew.
+	longLog = 4096
+)
 
 func (db *DB) checkpointAll(c *conn) {
 	defer db.done.Done()
 	for {
 		select {
 		case <-db.nudge:
-			if done, err := checkpoint(c); err == nil && !done {
+			row, err := c.one("PRAGMA wal_checkpoint(PASSIVE)")
+			var busy, frames int64
+			if err == nil && scan(row[:2], &busy, &frames) == nil && frames >= longLog {
 				db.finish.Store(true)
 			}
 		case <-db.quit:
@@ -215,15 +221,20 @@ func (db *DB) checkpointAll(c *conn) {
 	}
 }
 
-// checkpoint moves as much of the log as it can without waiting; done means all.
-func checkpoint(c *conn) (done bool, err error) {
-	row, err := c.one("PRAGMA wal_checkpoint(PASSIVE)")
-	if err != nil {
-		return false, err
+// restart has the log begin anew, if nobody but this engine reads the file.
+func (db *DB) restart(c *conn) {
+	held := make([]*conn, cap(db.readers))
+	for i := range held {
+		held[i] = <-db.readers // each is back within a statement; Close takes them when the committer is done
 	}
-	var busy, frames, moved int64
-	if err := scan(row, &busy, &frames, &moved); err != nil {
-		return false, err
-	}
-	return busy == 0 && moved == frames, nil
+	defer func() {
+		for _, r := range held {
+			db.readers <- r
+		}
+	}()
+	// No error matters: the log is only longer than it could be, and the next commit
+	// tells what is wrong with the disk. Nor is a reader from outside waited for.
+	_ = c.script("PRAGMA busy_timeout = 0")
+	_, _ = c.one("PRAGMA wal_checkpoint(RESTART)")
+	_ = c.script(busyTimeout)
 }

@@ -23,6 +23,9 @@ type conn struct {
 	args  []driver.NamedValue
 }
 
+// busyTimeout is for what is not ours: a person's sqlite3, a backup.
+const busyTimeout = "PRAGMA busy_timeout = 10000"
+
 // open connects to the file and sets what holds for one connection. cache is in KiB.
 func open(path string, cache int, count *atomic.Uint64) (*conn, error) {
 	dsn := "file:" + (&url.URL{Path: path}).EscapedPath()
@@ -32,7 +35,7 @@ func open(path string, cache int, count *atomic.Uint64) (*conn, error) {
 	}
 	c := &conn{dc: dc, stmts: make(map[string]driver.Stmt), count: count}
 	for _, pragma := range []string{
-		"PRAGMA busy_timeout = 10000",
+		busyTimeout,
 		"PRAGMA synchronous = FULL",
 		"PRAGMA foreign_keys = OFF",
 		"PRAGMA trusted_schema = OFF",

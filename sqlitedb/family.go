@@ -267,11 +267,11 @@ func (db *DB) Load(ctx context.Context, id family.ID) (s family.State, st family
 	}
 	st.Barred = b.against(s)
 	if st.Barred == 0 {
-		b, err := db.clients.bar(s.Grant.Client)
+		c, err := db.client(ctx, s.Grant.Client)
 		if err != nil {
 			return family.State{}, family.Standing{}, fmt.Errorf("load family %s: %w", id, err)
 		}
-		st.Barred = b.against(s)
+		st.Barred = c.barring.against(s)
 	}
 	st.Now = family.At(db.now())
 	return s, st, nil

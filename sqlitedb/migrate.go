@@ -15,8 +15,8 @@ const applicationID = 0x48454952
 
 // migrate brings the schema up to date, one version after another, each in a
 // transaction of its own, so that an interrupted migration goes on where it was.
-func migrate(c *conn, path string) error {
-	files, err := fs.Glob(schema, "schema/*.sql")
+func migrate(c *conn, path string, versions fs.FS) error {
+	files, err := fs.Glob(versions, "schema/*.sql")
 	if err != nil || len(files) == 0 {
 		return fmt.Errorf("schema of this program: %d files, %v", len(files), err)
 	}
@@ -47,7 +47,7 @@ func migrate(c *conn, path string) error {
 		return err
 	}
 	for i := int(version); i < len(files); i++ {
-		text, err := fs.ReadFile(schema, files[i])
+		text, err := fs.ReadFile(versions, files[i])
 		if err != nil {
 			return err
 		}

@@ -27,7 +27,7 @@ import (
 // Config of a DB.
 type Config struct {
 	// Path of the file. It and its directory are made if they are missing, so that
-	// nobody else can read them. "-wal", "-shm" and "-lock" files stand beside it.
+	// nobody else can read them. Files with ".lock", "-wal" and "-shm" stand beside it.
 	Path string
 	// Keys gives the key ring that seals and opens columns. It is called once by Open,
 	// with the store in which the ring keeps its own, wrapped keys: call keys.Open with
@@ -66,7 +66,7 @@ type DB struct {
 	queue   chan *op
 	readers chan *conn // those that nobody uses now
 	nudge   chan struct{}
-	finish  atomic.Bool // the next batch is followed by a checkpoint
+	finish  atomic.Bool // the log is to begin anew after the next batch
 	quit    chan struct{}
 	done    sync.WaitGroup
 	life    sync.RWMutex // held for reading while something is put into queue
@@ -158,7 +158,7 @@ func begin(ctx context.Context, c Config) (_ *DB, err error) {
 			}
 		}
 	}()
-	if err := migrate(writer, path); err != nil {
+	if err := migrate(writer, path, schema); err != nil {
 		return nil, db.explain(err)
 	}
 	if c.MaxSize > 0 {
@@ -240,11 +240,11 @@ func (db *DB) Close() error {
 	db.closed = true
 	close(db.quit)
 	db.life.Unlock()
+	db.done.Wait()
 	var all []error
 	for range cap(db.readers) {
 		all = append(all, (<-db.readers).close())
 	}
-	db.done.Wait()
 	// The last connection is opened for this alone: all others are gone, so nothing
 	// is left out of the checkpoint.
 	c, err := open(db.path, 64, &db.statements)
@@ -269,7 +269,7 @@ func (db *DB) read(ctx context.Context, f func(*conn) error) error {
 	}
 	select {
 	case <-db.quit:
-		// Before the readers: Close takes them all and waits.
+		// Asked first: of several that are ready, select takes any.
 		return errClosed
 	default:
 	}
