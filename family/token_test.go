@@ -139,7 +139,7 @@ func referenceVectors() vectors {
 
 	good := v.Valid[0].Token
 	spare := good[:len(good)-1] + string(rune(good[len(good)-1])+1)
-	for _, b := range []brokenVector{
+	v.Broken = []brokenVector{
 		{"empty", ""},
 		{"prefix alone", "hrt_"},
 		{"one character short", good[:len(good)-1]},
@@ -160,8 +160,6 @@ func referenceVectors() vectors {
 		{"tag of the other purpose", forge("hrt_", 1, 1, id, 1, code)},
 		{"key that does not exist", forge("hrt_", 1, 77, id, 1, refresh)},
 		{"a JWT", "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhZGEifQ.AAAA"},
-	} {
-		v.Broken = append(v.Broken, b)
 	}
 	return v
 }
