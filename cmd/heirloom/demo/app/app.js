@@ -274,7 +274,7 @@ function verdict() {
   const facts = []
   if (thief) facts.push([thief.at, 'bad', `The thief showed generation ${thief.generation} and was refused.`])
   if (refused) {
-    const later = thief && refused.at > thief.at ? `, ${((refused.at - thief.at) / 1000).toFixed(1)} s later` : ''
+    const later = thief && refused.at > thief.at ? `, ${refused.at - thief.at < 1000 ? `${refused.at - thief.at} ms` : span(refused.at - thief.at)} later` : ''
     facts.push([refused.at, 'bad', `The API refused your access token, which had ${span(refused.left)} to live${later}.`])
   }
   facts.push([at, 'bad', `Your refresh was refused: ${error}${refused ? '' : ', while the API still said yes'}.`])
@@ -318,7 +318,9 @@ channel.addEventListener('message', ({ data }) => {
     case 'loot':
       // The thief's tab takes what was stolen last; the owner's page follows what was done with it.
       if (loot?.id === data.loot.id ? data.loot.deeds.length > loot.deeds.length : alone) {
+        const known = loot?.id === data.loot.id ? loot.deeds.length : data.loot.deeds.length
         loot = data.loot
+        loot.deeds.slice(known).forEach(tellDeed)
         showDeeds()
         show()
       }
@@ -513,15 +515,14 @@ async function use(token, what) {
     if (weather.kind === 'newest' && held && deed.at >= held.window + leeway) Object.assign(held, { window: deed.at, floor: generation })
     loot.got = { token: got.answer.refresh_token, access: got.answer.access_token, generation: next }
     deed.text = next === generation + 1 && weather.kind !== 'window'
-      ? `Showed generation ${generation}, the newest, before you did: served, and given generation ${next}.`
-      : `Showed generation ${generation} from this browser, inside the leeway window: taken for your own retry, and given generation ${next}.`
+      ? `Showed generation ${generation}, the newest, before the owner did: served, and given generation ${next}.`
+      : `Showed generation ${generation} from this browser, inside the leeway window: taken for a retry of the owner’s, and given generation ${next}.`
   } else if (deed.refused) {
     deed.text = `Showed generation ${generation}${what}: refused.`
   } else {
     deed.text = `Showed generation ${generation}: ${got.why}.`
   }
   add(deed)
-  say('bad', `The thief: ${deed.text}`)
   if (loot.got && deed.refused) await fence()
 }
 
@@ -532,11 +533,12 @@ async function fence() {
   got.tried = true
   let status = 0
   try { status = (await fetch(conf.api, { headers: { authorization: `Bearer ${got.access}` }, credentials: 'omit', cache: 'no-store' })).status } catch { /* 0 */ }
-  add({ at: Date.now(), generation: got.generation, text: `Tried the access token of generation ${got.generation} at the API: ${status === 401 ? 'refused, too' : `answered ${status || 'nothing'}`}.` })
+  add({ at: Date.now(), generation: got.generation, harmless: status === 401, text: `Tried the access token of generation ${got.generation} at the API: ${status === 401 ? 'refused, too' : `answered ${status || 'nothing'}`}.` })
 }
 
 function add(deed) {
   loot.deeds = [...loot.deeds, deed]
+  tellDeed(deed)
   channel.postMessage({ kind: 'loot', loot })
   showDeeds()
   show()
@@ -600,8 +602,13 @@ function sayRenewed(from) {
     : `Renewed silently ${streak.n} times since ${clock(streak.since)}: generation ${streak.from} → ${held.generation}.`
 }
 
+/** The owner's timeline tells what the thief did, as no real one could. */
+function tellDeed(deed) {
+  if (!alone) say('bad', `The thief: ${deed.text}`)
+}
+
 function showDeeds() {
-  $('deeds').replaceChildren(...loot.deeds.map((d) => line(d.at, d.refused ? 'good' : 'bad', d.text)))
+  $('deeds').replaceChildren(...loot.deeds.map((d) => line(d.at, d.refused || d.harmless ? 'good' : 'bad', d.text)))
 }
 
 let chips = ''
@@ -648,6 +655,7 @@ function show() {
   put('title', { live: 'A living family', ended: 'A dead family', out: 'A living family' }[state])
   document.title = `${{ live: 'Generation ' + held?.generation, ended: 'The family is dead', out: 'Demo' }[state]} – Heirloom`
   for (const id of ['renew', 'call', 'lose', 'steal']) $(id).disabled = !held
+  hide('try', !held)
   $('family-tile').classList.toggle('bad', state === 'ended')
   if (state === 'ended') {
     const v = verdict()
@@ -684,8 +692,8 @@ function tick() {
     $('refresh-bar').value = life == null ? 1 : Math.max(0, 1 - age / life)
     put('refresh-print', held.print)
   } else if (ended) {
-    for (const id of ['access-left', 'refresh-left']) put(id, 'dead')
-    put('due', 'none')
+    for (const id of ['access-left', 'refresh-left']) put(id, 'nothing: dead')
+    put('due', 'never again')
     $('access-bar').value = $('refresh-bar').value = 0
   }
   put('api-status', api.status === null ? '–' : api.status ? `${api.status}` : 'none')
@@ -721,7 +729,7 @@ function showWeather() {
   const w = weatherOf(loot.generation)
   const n = loot.generation
   put('weather', {
-    ahead: () => `The thief is ahead, with generation ${loot.got.generation}. Your next renewal shows a used token too: from this same browser it passes for a retry while the leeway lasts, and both of you hold the same generation. A thief who looks like you and is always quick goes unseen; tokens bound to a key are the cure.`,
+    ahead: () => `The thief is ahead, with generation ${loot.got.generation}. The owner’s next renewal shows a used token: from this same browser it passes for a retry while the leeway lasts, and both hold the same generation. A thief who looks like the owner and is always quick goes unseen; tokens bound to a key are the cure.`,
     newest: () => `Generation ${n} is still the newest. Whoever shows it first is served; the other comes second, and from another browser or program that ends the family. Or wait: the owner renews soon.`,
     window: () => `Generation ${n} was used, but for ${span(w.left)} more a second showing from this browser passes for a retry of the owner’s: that is the price of the leeway. From anywhere else it is found out at once.`,
     retired: () => `Generation ${n} is retired for good. Shown from anywhere, even from here, it is found out at once.`,
