@@ -6,13 +6,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
+	"net/http"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/heirloom-auth/heirloom/admin"
 	"github.com/heirloom-auth/heirloom/client"
+	"github.com/heirloom-auth/heirloom/cmd/heirloom/demo"
 	"github.com/heirloom-auth/heirloom/family"
 	"github.com/heirloom-auth/heirloom/user"
 )
@@ -88,6 +92,33 @@ func openDemo(ctx context.Context, r running, now time.Time) (*demoWorld, error)
 		return nil, fmt.Errorf("store user: %w", err)
 	}
 	return d, nil
+}
+
+// mount adds the demo app and its API below the issuer.
+func (d *demoWorld) mount(mux *http.ServeMux, log *slog.Logger) error {
+	clients := d.clients()
+	browser, web := clients[0], clients[3]
+	policy, err := family.PolicyOf(browser.Preset, browser.Policy)
+	if err != nil {
+		return err
+	}
+	leeway := policy.Leeway
+	if leeway == 0 {
+		leeway = -1 // none, where 0 is the preset's
+	}
+	h, err := demo.Handler(demo.Config{
+		Issuer: d.issuer, ClientID: browser.ClientID, APIURL: d.apiURL(),
+		IntrospectID: web.ClientID, IntrospectSecret: d.secrets.Secret, Leeway: leeway, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	u, err := url.Parse(d.issuer)
+	if err != nil {
+		return err
+	}
+	mux.Handle(u.Path+"/demo/", h)
+	return nil
 }
 
 // newPassword draws a password of 100 random bits that a person can type.

@@ -55,14 +55,15 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"ready":    cmdReady,
-			"code":     cmdCode,
-			"members":  cmdMembers,
-			"pick":     cmdPick,
-			"mode":     cmdMode,
-			"signin":   cmdSignIn,
-			"refresh":  cmdRefresh,
-			"sqlitego": cmdNewer,
+			"ready":   cmdReady,
+			"get":     cmdGet,
+			"code":    cmdCode,
+			"members": cmdMembers,
+			"pick":    cmdPick,
+			"mode":    cmdMode,
+			"signin":  cmdSignIn,
+			"refresh": cmdRefresh,
+			"newer":   cmdNewer,
 		},
 	})
 }
@@ -91,6 +92,25 @@ func cmdReady(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("the server is not ready: %v", err)
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// get URL STATUS PATTERN wants an answer, and follows no redirect.
+func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 || neg {
+		ts.Fatalf("usage: get URL STATUS PATTERN")
+	}
+	c := &http.Client{
+		Timeout:       10 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	resp, err := c.Get(args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	if strconv.Itoa(resp.StatusCode) != args[1] || !regexp.MustCompile(args[2]).Match(append(body, '\n')) {
+		ts.Fatalf("GET %s: %s, want %s and %q:\n%.2000s", args[0], resp.Status, args[1], args[2], body)
 	}
 }
 
@@ -187,7 +207,7 @@ func cmdMode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// sqlitego FILE makes a database look as if a much newer version had written it.
+// newer FILE makes a database look as if a much newer version had written it.
 func cmdNewer(ts *testscript.TestScript, neg bool, args []string) {
 	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_RDWR, 0)
 	ts.Check(err)

@@ -194,6 +194,11 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", handler)
+	if demo != nil {
+		if err := demo.mount(mux, log); err != nil {
+			return fmt.Errorf("dev mode: %w", err)
+		}
+	}
 	door := newGate(mux)
 	hasher, err := user.NewHasher(user.HasherConfig{})
 	if err != nil {
