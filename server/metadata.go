@@ -1,6 +1,8 @@
 package server
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"net/http"
 
 	"github.com/heirloom-auth/heirloom/user"
@@ -45,7 +47,8 @@ func (s *Server) metadata(*http.Request, *call) (answer, error) {
 		"heirloom_refresh_retry": "idempotency_key_until_successor_used",
 	}
 	a, err := jsonAnswer(0, doc)
-	a.cache = "public, max-age=300"
+	sum := sha256.Sum256(a.body)
+	a.cache, a.etag = "public, max-age=300", `"`+base64.RawURLEncoding.EncodeToString(sum[:12])+`"`
 	return a, err
 }
 
