@@ -319,6 +319,11 @@ func (s *Server) exchange(ctx context.Context, k *known, c *call, f form, p pres
 		if redirect != "" && redirect != st.Grant.RedirectURI {
 			return st, family.BindingMismatch
 		}
+		if redirect == "" && st.Grant.SentURI && st.Grant.Challenge == "" {
+			// RFC 6749 §4.1.3. With PKCE it adds nothing and may be left out (OAuth 2.1
+			// §10.2); without, it is what tells a code that was sent elsewhere.
+			return st, family.BindingMismatch
+		}
 		if verifies(st.Grant.Challenge, verifier) {
 			return st, 0
 		}
