@@ -114,15 +114,6 @@ func (f form) all(name string) []string {
 	return vs
 }
 
-// has reports whether a parameter was sent, even empty.
-func (f form) has(name string) bool {
-	for _, p := range f {
-		if p.name == name {
-			return true
-		}
-	}
-	return false
-}
 
 // with returns the form with a parameter set; without with it removed.
 func (f form) with(name, value string) form { return append(f.without(name), param{name, value}) }
