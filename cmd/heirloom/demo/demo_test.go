@@ -492,3 +492,17 @@ func TestHandlerRefusesAnIncompleteConfig(t *testing.T) {
 		})
 	}
 }
+
+func TestAppCountsThePolicysLeeway(t *testing.T) {
+	for leeway, want := range map[time.Duration]string{0: "30000", 1500 * time.Millisecond: "1500", -1: "0"} {
+		h, err := demo.Handler(demo.Config{Issuer: "http://127.0.0.1:1", ClientID: "a", IntrospectID: "b", IntrospectSecret: "c", APIURL: "http://127.0.0.1:1/demo/api", Leeway: leeway})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/demo/", nil))
+		if !strings.Contains(w.Body.String(), `data-leeway="`+want+`"`) {
+			t.Errorf("leeway %v: the page does not say %s ms", leeway, want)
+		}
+	}
+}

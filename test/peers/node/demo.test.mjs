@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, beforeEach, afterEach, test } from 'node:test'
+import { setTimeout } from 'node:timers/promises'
 import { chromium } from 'playwright-core'
 import { start } from './server.js'
 
@@ -186,7 +187,13 @@ test('two tabs share one family and one renewal, and one sign-out ends both', as
   const two = await openTab()
   await two.waitForSelector('body[data-state=live]')
   assert.equal(await text(two, 'family'), await text(one, 'family'))
-  await Promise.all([one.click('#renew'), two.click('#renew')])
+  // A slow network, so that the two overlap.
+  await browser.route('**/oauth2/token', async (route) => { await setTimeout(400); await route.continue() })
+  for (const at of [2, 3]) {
+    await Promise.all([one, two].map((tab) => tab.evaluate(() => document.querySelector('#renew').click())))
+    await above(one, 'generation', at)
+    await above(two, 'generation', at)
+  }
   await above(one, 'generation', 4)
   await above(two, 'generation', 4)
   const tokens = [...one.sent, ...two.sent].map((s) => s.token)
