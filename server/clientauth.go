@@ -74,7 +74,6 @@ func (s *Server) clientOf(r *http.Request, f form, c *call) (*known, error) {
 	if id == "" {
 		return nil, errClient(basic)
 	}
-	c.client = clip(id)
 	now := time.Now()
 	guess := guess{client: id, ip: c.from.IP}
 	if wait := s.limits.secrets.wait(guess, now); wait > 0 {
@@ -84,12 +83,14 @@ func (s *Server) clientOf(r *http.Request, f form, c *call) (*known, error) {
 	if errors.Is(err, family.ErrNotFound) {
 		// The same work as for a client that exists.
 		_ = client.Client{}.Proves(secret, now)
-		c.client = ""
 		return nil, errClient(basic)
 	}
 	if err != nil {
 		return nil, err
 	}
+	// Only now: a name that nobody has may be a token in the wrong field, and would be
+	// in the log.
+	c.client = k.ID
 	if k.Auth == client.Secret {
 		if !k.Proves(secret, now) {
 			if secret != "" {
@@ -145,12 +146,4 @@ func credentials(h http.Header, f form) (id, secret string, basic bool, err erro
 		return "", "", true, invalidRequest("client_id is not the client that authenticated")
 	}
 	return user, pass, true, nil
-}
-
-// clip bounds what is logged of a name that a stranger sent.
-func clip(s string) string {
-	if len(s) > 128 {
-		s = s[:128]
-	}
-	return strings.ToValidUTF8(s, "?")
 }
