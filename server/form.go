@@ -114,7 +114,6 @@ func (f form) all(name string) []string {
 	return vs
 }
 
-
 // with returns the form with a parameter set; without with it removed.
 func (f form) with(name, value string) form { return append(f.without(name), param{name, value}) }
 
