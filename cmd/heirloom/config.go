@@ -56,9 +56,9 @@ type config struct {
 	KeepEvents duration `json:"keep_events"`
 	// ShutdownGrace is how long requests may take to finish after SIGTERM, up to "5m". Zero: 10s.
 	ShutdownGrace duration `json:"shutdown_grace"`
-	// LogLevel is debug, info, warn or error. Empty: info.
+	// LogLevel is the least that is logged: debug, info, warn or error. Empty: info.
 	LogLevel string `json:"log_level"`
-	// LogFormat is json or text. Empty: text on a terminal, else json.
+	// LogFormat is how it is written: json or text. Empty: text on a terminal, else json.
 	LogFormat string `json:"log_format"`
 	// Clients are registered at start and kept in step with this list: one that leaves it is disabled, not deleted. They have no environment variable and no flag. Empty: clients are registered by command.
 	Clients []clientConfig `json:"clients"`
@@ -205,6 +205,12 @@ func load(from sources) (*config, error) {
 			if err := setText(s.value, text); err != nil {
 				errs = append(errs, usage(fmt.Errorf("--%s: %w", s.flag(), err)))
 			}
+		}
+	}
+	for _, s := range c.settings() {
+		// Zero stands for the default; who writes it means something else.
+		if d, ok := s.value.Interface().(duration); ok && d == 0 && c.origin[s.name] != "" && len(errs) == 0 {
+			errs = append(errs, c.place(fmt.Errorf("%s: it is 0: write a duration, or leave it out for the default", s.name)))
 		}
 	}
 	if len(errs) > 0 {

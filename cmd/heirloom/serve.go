@@ -258,7 +258,8 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 	grace, cancel := context.WithTimeout(context.Background(), time.Duration(r.ShutdownGrace))
 	defer cancel()
 	// The door says 503 to newcomers before it closes, so a load balancer and a client
-	// with an open connection hear "later" rather than a broken connection.
+	// with an open connection hear "later" rather than a broken connection: a closed one
+	// tells nobody whether the token was used.
 	if left := door.drain(grace); left > 0 {
 		log.Warn("stopped before all requests had finished", "left", left)
 	}
@@ -418,8 +419,12 @@ func (g *gate) draining() string {
 	return ""
 }
 
-// drain lets nobody in any more, and waits until nobody is inside or ctx ends. It
-// returns how many are left.
+// linger is how long newcomers are answered at least once the server stops. Busy
+// clients come back within it, hear "later" and that their connection ends.
+const linger = 300 * time.Millisecond
+
+// drain lets nobody in any more, and waits until nobody is inside and newcomers have
+// been told for a while, or ctx ends. It returns how many are left.
 func (g *gate) drain(ctx context.Context) int {
 	g.mu.Lock()
 	empty := make(chan struct{})
@@ -428,9 +433,15 @@ func (g *gate) drain(ctx context.Context) int {
 		close(empty)
 	}
 	g.mu.Unlock()
-	select {
-	case <-empty:
-	case <-ctx.Done():
+	told := time.After(linger)
+	for range 2 {
+		select {
+		case <-empty:
+			empty = nil
+		case <-told:
+			told = nil
+		case <-ctx.Done():
+		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
