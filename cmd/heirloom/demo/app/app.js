@@ -730,7 +730,7 @@ function showWeather() {
   const n = loot.generation
   put('weather', {
     ahead: () => `The thief is ahead, with generation ${loot.got.generation}. The owner’s next renewal shows a used token: from this same browser it passes for a retry while the leeway lasts, and both hold the same generation. A thief who looks like the owner and is always quick goes unseen; tokens bound to a key are the cure.`,
-    newest: () => `Generation ${n} is still the newest. Whoever shows it first is served; the other comes second, and from another browser or program that ends the family. Or wait: the owner renews soon.`,
+    newest: () => `Generation ${n} is still the newest. Whoever shows it first is served; the other comes second, and from another browser or program that ends the family. Or let the owner renew first: it does so soon by itself, or at “Renew now”.`,
     window: () => `Generation ${n} was used, but for ${span(w.left)} more a second showing from this browser passes for a retry of the owner’s: that is the price of the leeway. From anywhere else it is found out at once.`,
     retired: () => `Generation ${n} is retired for good. Shown from anywhere, even from here, it is found out at once.`,
     dead: () => `The family is dead. Generation ${n} is worthless, and so is everything that came of it.`,
