@@ -20,7 +20,7 @@ type op struct {
 	// changed nothing; any other error takes back whatever it did.
 	do func(*tx) error
 	// kept, if not nil, runs when the step is durable, before it is answered, in the
-	// order of the steps.
+	// order of the steps and with recent.mu held: it brings memory in step with the file.
 	kept func()
 	err  error
 	done chan error
@@ -164,6 +164,8 @@ func (db *DB) transact(c *conn, ops []*op) bool {
 	}
 	if _, err := c.exec("COMMIT"); err != nil {
 		_ = c.script("ROLLBACK")
+		db.recent.forgetAll()
+		db.users.Add(1)
 		db.clients.doubt()
 		_ = db.reloadClients(c) // whoever needs them next tries again
 		// Refusals too: they were judged beside steps of which nobody knows.
@@ -174,11 +176,13 @@ func (db *DB) transact(c *conn, ops []*op) bool {
 	db.batches.Add(1)
 	db.ops.Add(uint64(len(ops)))
 	db.widest.Store(max(db.widest.Load(), int64(len(ops))))
+	db.recent.mu.Lock()
 	for _, o := range ops {
 		if o.err == nil && o.kept != nil {
 			o.kept()
 		}
 	}
+	db.recent.mu.Unlock()
 	for _, o := range ops {
 		o.done <- o.err
 	}

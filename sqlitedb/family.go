@@ -20,55 +20,94 @@ const (
 	originColumn = "event.origin"
 )
 
-// memo is what is known of a family's row beside its numbers: the very grant and
-// places that were read or written with this version. A commit that has the same
-// pointers need not seal them again, and a load of the same version need not open them.
+// memo is a family as its row says it.
 type memo struct {
-	version uint64
-	grant   *family.Grant
-	places  *family.Places
-	bucket  int64
-	ends    family.Time
+	state  family.State
+	bucket int64
+	user   bar    // what its user holds against it, known if
+	asOf   uint64 // is DB.users still; 0: not known
 }
 
-// recent remembers memos of the families seen last. Forgetting one costs a sealing,
-// never correctness.
+// recent is the rows that were seen last, written through by the one process that owns
+// the file: a load of one of them costs no statement, and a commit that has the very
+// grant and places of the row need not seal them again. Forgetting one costs time only.
+//
+// It never answers with less than was acknowledged, nor with less than another load has
+// answered before. The committer puts what it has made durable before it acknowledges.
+// A load that has read the file may be late, so it offers what it read, with the count
+// of things forgotten from before it read; if any were meanwhile, a newer row may have
+// been among them, and the offer is declined. Declining counts like forgetting: what
+// this load has seen and did not put must not be undone by a later offer that is older.
 type recent struct {
-	mu      sync.Mutex
-	entries map[family.ID]memo        // guarded by mu
-	ring    [recentFamilies]family.ID // guarded by mu; whose turn it is to be forgotten
-	next    int                       // guarded by mu
+	mu        sync.Mutex
+	entries   map[family.ID]memo        // guarded by mu
+	ring      [recentFamilies]family.ID // guarded by mu; whose turn it is to be forgotten
+	next      int                       // guarded by mu
+	forgotten uint64                    // guarded by mu
 }
 
 const recentFamilies = 4096
 
-func (r *recent) get(id family.ID, version uint64) (memo, bool) {
+// get returns what is known, and the count for an offer.
+func (r *recent) get(id family.ID) (m memo, ok bool, forgotten uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m, ok := r.entries[id]
-	return m, ok && m.version == version
+	m, ok = r.entries[id]
+	return m, ok, r.forgotten
 }
 
-func (r *recent) put(id family.ID, m memo) {
+// put is for what the committer has made durable; needs mu, which the committer holds
+// while it puts and drops all of a batch: no load sees a part of it.
+func (r *recent) put(m memo) {
+	if old, ok := r.entries[m.state.ID]; !ok || old.state.Version <= m.state.Version {
+		r.set(m)
+	}
+}
+
+// drop forgets; needs mu.
+func (r *recent) drop(id family.ID) {
+	delete(r.entries, id)
+	r.forgotten++
+}
+
+// offer is for loads.
+func (r *recent) offer(m memo, forgotten uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old, ok := r.entries[id]; ok {
-		if m.version >= old.version {
-			r.entries[id] = m
-		}
-		return
+	old, ok := r.entries[m.state.ID]
+	switch {
+	case ok && old.state.Version > m.state.Version:
+	case ok || r.forgotten == forgotten:
+		r.set(m)
+	default:
+		r.forgotten++
 	}
-	delete(r.entries, r.ring[r.next])
-	r.ring[r.next] = id
-	r.next = (r.next + 1) % len(r.ring)
+}
+
+// set needs mu.
+func (r *recent) set(m memo) {
+	id := m.state.ID
+	if _, ok := r.entries[id]; !ok {
+		// The ring may still have an id that was forgotten: its turn comes early then.
+		delete(r.entries, r.ring[r.next])
+		r.forgotten++
+		r.ring[r.next] = id
+		r.next = (r.next + 1) % len(r.ring)
+	}
 	r.entries[id] = m
 }
 
 func (r *recent) forget(id family.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// The ring keeps the id; its turn deletes nothing then, or a later entry early.
-	delete(r.entries, id)
+	r.drop(id)
+}
+
+func (r *recent) forgetAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.entries)
+	r.forgotten++
 }
 
 // noBucket is the bucket of a family that is never over.
@@ -200,20 +239,21 @@ func (db *DB) Create(ctx context.Context, s family.State, events ...family.Event
 		}
 		return t.record(events)
 	}, func() {
-		db.recent.forget(s.ID) // a swept family's
-		db.recent.put(s.ID, memo{1, s.Grant, s.Places, bucket, s.Ends})
+		s.Version = 1
+		db.recent.drop(s.ID) // a family that was swept
+		db.recent.put(memo{state: s, bucket: bucket})
 	})
 }
 
 // Commit implements family.Store.
 func (db *DB) Commit(ctx context.Context, next family.State, events ...family.Event) error {
 	bucket := bucketOf(next)
-	known, ok := db.recent.get(next.ID, next.Version)
+	known, ok, _ := db.recent.get(next.ID)
 	args := changing(next, next.Version+1, bucket)
 	statement := updateFamily
 	switch {
-	case !ok || known.grant != next.Grant || known.places != next.Places ||
-		known.ends != next.Ends || next.Status != family.Live:
+	case !ok || known.state.Version != next.Version || known.state.Grant != next.Grant ||
+		known.state.Places != next.Places || known.state.Ends != next.Ends || next.Status != family.Live:
 		statement = replaceFamily
 		grant, places, err := db.seal(next)
 		if err != nil {
@@ -225,7 +265,7 @@ func (db *DB) Commit(ctx context.Context, next family.State, events ...family.Ev
 		args = append(args, orNull(bucket))
 	}
 	args = append(args, next.ID[:], int64(next.Version))
-	return db.write(ctx, func(t *tx) error {
+	err := db.write(ctx, func(t *tx) error {
 		changed, err := t.exec(statement, args...)
 		if err != nil {
 			return err
@@ -234,7 +274,19 @@ func (db *DB) Commit(ctx context.Context, next family.State, events ...family.Ev
 			return family.ErrConflict
 		}
 		return t.record(events)
-	}, func() { db.recent.put(next.ID, memo{next.Version + 1, next.Grant, next.Places, bucket, next.Ends}) })
+	}, func() {
+		now := memo{state: next, bucket: bucket}
+		now.state.Version++
+		if ok {
+			now.user, now.asOf = known.user, known.asOf
+		}
+		db.recent.put(now)
+	})
+	if errors.Is(err, family.ErrConflict) {
+		// Who loads again is to see the file, also if a person has changed it by hand.
+		db.recent.forget(next.ID)
+	}
+	return err
 }
 
 const familyColumns = `f.version, f.status, f.reason, f.head, f.head_key, f.floor, f.window_start, f.retry_hash, f.presenter,
@@ -245,48 +297,58 @@ const familyWidth = 21
 const loadFamily = `SELECT ` + familyColumns + `, u.status, u.deleted, u.not_before, u.reason, u.keep
 FROM family AS f LEFT JOIN user AS u ON u.id = f.user WHERE f.id = ?`
 
-// Load implements family.Store.
-func (db *DB) Load(ctx context.Context, id family.ID) (s family.State, st family.Standing, err error) {
+// Load implements family.Store. A family that was seen lately costs no statement.
+func (db *DB) Load(ctx context.Context, id family.ID) (family.State, family.Standing, error) {
+	m, err := db.row(ctx, id)
+	if err != nil {
+		return family.State{}, family.Standing{}, err
+	}
+	st := family.Standing{Barred: m.user.against(m.state)}
+	if st.Barred == 0 {
+		c, err := db.client(ctx, m.state.Grant.Client)
+		if err != nil {
+			return family.State{}, family.Standing{}, fmt.Errorf("load family %s: %w", id, err)
+		}
+		st.Barred = c.barring.against(m.state)
+	}
+	st.Now = family.At(db.now())
+	return m.state, st, nil
+}
+
+// row returns a family's row with what its user holds against it.
+func (db *DB) row(ctx context.Context, id family.ID) (memo, error) {
+	if err := db.usable(ctx); err != nil {
+		return memo{}, err
+	}
+	// Both counts before the file is read: see recent.
+	users := db.users.Load()
+	m, ok, forgotten := db.recent.get(id)
+	if ok && m.asOf == users {
+		return m, nil
+	}
 	var row []driver.Value
-	err = db.read(ctx, func(c *conn) error {
+	err := db.read(ctx, func(c *conn) (err error) {
 		row, err = c.one(loadFamily, id[:])
 		return err
 	})
 	if err != nil {
-		return family.State{}, family.Standing{}, fmt.Errorf("load family: %w", err)
+		return memo{}, fmt.Errorf("load family: %w", err)
 	}
 	if row == nil {
-		return family.State{}, family.Standing{}, family.ErrNotFound
+		return memo{}, family.ErrNotFound
 	}
-	if s, err = db.family(row); err != nil {
-		return family.State{}, family.Standing{}, fmt.Errorf("load family %s: %w", id, err)
+	m = memo{asOf: users}
+	if m.state, m.bucket, err = db.decode(row); err == nil {
+		m.user, err = userBar(m.state.Grant.User, row[familyWidth:])
 	}
-	b, err := userBar(s.Grant.User, row[familyWidth:])
 	if err != nil {
-		return family.State{}, family.Standing{}, fmt.Errorf("load family %s: %w", id, err)
+		return memo{}, fmt.Errorf("load family %s: %w", id, err)
 	}
-	st.Barred = b.against(s)
-	if st.Barred == 0 {
-		c, err := db.client(ctx, s.Grant.Client)
-		if err != nil {
-			return family.State{}, family.Standing{}, fmt.Errorf("load family %s: %w", id, err)
-		}
-		st.Barred = c.barring.against(s)
-	}
-	st.Now = family.At(db.now())
-	return s, st, nil
+	db.recent.offer(m, forgotten)
+	return m, nil
 }
 
-// family makes a State of the columns familyColumns and remembers it.
-func (db *DB) family(row []driver.Value) (family.State, error) {
-	s, bucket, err := db.decode(row)
-	if err != nil {
-		return family.State{}, err
-	}
-	db.recent.put(s.ID, memo{s.Version, s.Grant, s.Places, bucket, s.Ends})
-	return s, nil
-}
-
+// decode makes a State of the columns familyColumns, and tells its bucket.
 func (db *DB) decode(row []driver.Value) (s family.State, bucket int64, err error) {
 	var version, status, reason, head, headKey, floor, windowStart, lastUsed, idleEnds, issuedAt, ends int64
 	var retryHash, presenter, trail, session, sealedGrant, sealedPlaces, id []byte
@@ -316,8 +378,9 @@ func (db *DB) decode(row []driver.Value) (s family.State, bucket int64, err erro
 	if s.Trail, ok = family.ParseTrail(trail); !ok {
 		return family.State{}, 0, fmt.Errorf("the trail of family %s is damaged or of a newer version", s.ID)
 	}
-	if m, ok := db.recent.get(s.ID, s.Version); ok {
-		s.Grant, s.Places = m.grant, m.places
+	// The same version has the same grant and places: they need not be opened again.
+	if m, ok, _ := db.recent.get(s.ID); ok && m.state.Version == s.Version {
+		s.Grant, s.Places = m.state.Grant, m.state.Places
 		return s, bucket, nil
 	}
 	g := &family.Grant{Client: client, User: user}

@@ -38,7 +38,7 @@ func (db *DB) Families(ctx context.Context, q family.Query) ([]family.State, err
 	var found []family.State
 	err := db.read(ctx, func(c *conn) error {
 		return c.query(sql, func(row []driver.Value) error {
-			s, err := db.family(row)
+			s, _, err := db.decode(row)
 			found = append(found, s)
 			return err
 		}, args...)
@@ -164,7 +164,7 @@ func (db *DB) Sweep(ctx context.Context, limit int) (int, error) {
 			return s.run()
 		}, func() {
 			for _, id := range s.gone {
-				db.recent.forget(id)
+				db.recent.drop(id)
 			}
 		})
 		if err != nil {
@@ -300,7 +300,6 @@ func (s *sweeper) mark() error {
 
 func (s *sweeper) page(sql string, args ...any) (page []family.State, err error) {
 	err = s.query(sql, func(row []driver.Value) error {
-		// Not remembered: what the transaction sees may yet be taken back.
 		f, _, err := s.db.decode(row)
 		page = append(page, f)
 		return err

@@ -236,13 +236,8 @@ func (f clientForm) client() client.Client {
 // Client returns a registered client, without a statement; family.ErrNotFound if there
 // is none or it was deleted. The caller must not change what its slices and maps hold.
 func (db *DB) Client(ctx context.Context, id string) (client.Client, error) {
-	if err := ctx.Err(); err != nil {
+	if err := db.usable(ctx); err != nil {
 		return client.Client{}, err
-	}
-	select {
-	case <-db.quit:
-		return client.Client{}, errClosed
-	default:
 	}
 	c, err := db.client(ctx, id)
 	if err != nil {
@@ -486,7 +481,7 @@ func (db *DB) PutUser(ctx context.Context, u user.User, events ...family.Event) 
 			}
 		}
 		return t.record(events)
-	}, nil)
+	}, func() { db.users.Add(1) })
 }
 
 // DeleteUser removes a user with their consents and sessions for good: their families
@@ -511,7 +506,7 @@ func (db *DB) DeleteUser(ctx context.Context, id user.ID, events ...family.Event
 			return err
 		}
 		return t.record(events)
-	}, nil)
+	}, func() { db.users.Add(1) })
 }
 
 // hasUser refuses with family.ErrNotFound what belongs to a user who is not there.

@@ -75,6 +75,7 @@ type DB struct {
 	seq     uint64 // of the newest event; the committer's
 	clients clients
 	recent  recent
+	users   atomic.Uint64 // counts changes of users, from 1 on
 
 	statements, batches, ops atomic.Uint64
 	widest                   atomic.Int64
@@ -131,6 +132,7 @@ func begin(ctx context.Context, c Config) (_ *DB, err error) {
 		db.keepEvents = 90 * day
 	}
 	db.recent.entries = make(map[family.ID]memo)
+	db.users.Store(1)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("%v: make the directory, or let the server's user write its parent", err)
 	}
@@ -261,17 +263,25 @@ func (db *DB) Close() error {
 	return nil
 }
 
-// read calls f with a connection of its own. Each statement in f sees every commit
-// that was acknowledged before.
-func (db *DB) read(ctx context.Context, f func(*conn) error) error {
+// usable refuses what comes after Close or when the caller has gone away.
+func (db *DB) usable(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	select {
 	case <-db.quit:
-		// Asked first: of several that are ready, select takes any.
 		return errClosed
 	default:
+		return nil
+	}
+}
+
+// read calls f with a connection of its own. Each statement in f sees every commit
+// that was acknowledged before.
+func (db *DB) read(ctx context.Context, f func(*conn) error) error {
+	// Asked first: of several that are ready, select takes any.
+	if err := db.usable(ctx); err != nil {
+		return err
 	}
 	select {
 	case c := <-db.readers:

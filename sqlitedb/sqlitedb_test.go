@@ -48,6 +48,8 @@ func openTest(t testing.TB, c Config) *DB {
 
 func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, now func() time.Time) storetest.Engine {
-		return openTest(t, config(t, now))
+		c := config(t, now)
+		c.Path = filepath.Join(fast(t), "heirloom.db")
+		return openTest(t, c)
 	})
 }
