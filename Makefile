@@ -12,7 +12,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Where scripts/deps puts a Node.js when Debian's is too old.
 export PATH := $(CURDIR)/bin/node/node_modules/.bin:$(PATH)
 
-.PHONY: run test deps lint unit peers bench help
+.PHONY: run test deps lint unit peers bench soak help
 .NOTPARALLEL:
 
 run: ## start the server in dev mode: http://127.0.0.1:8420, no configuration needed
@@ -45,7 +45,10 @@ peers: deps ## clients we did not write, against the real binary (itself built w
 	HEIRLOOM_BIN=$(CURDIR)/bin/heirloom-race test/peers/curl/story
 
 bench: ## measure this build on this machine (see BENCHMARKS.md)
-	go run ./bench
+	go run ./bench -write BENCHMARKS.md -json bin/bench.json
+
+soak: ## wear the real server down: lost answers, retries, kills, thieves; SOAK="-refreshes 1000000 -clients 10000" for long
+	go run ./bench -soak $(SOAK)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
