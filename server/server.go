@@ -37,6 +37,10 @@ type Config struct {
 	// SessionLifetime is how long a sign-in in a browser lasts at most; 0: 30 days.
 	SessionLifetime time.Duration
 
+	// Passwords is what a password hash costs and how many are computed at once; zero:
+	// the defaults of package user. Hashes of another cost are renewed at sign-in.
+	Passwords user.HasherConfig
+
 	// TrustedProxies may tell the caller's address in X-Forwarded-For; empty: nobody.
 	TrustedProxies []netip.Prefix
 
@@ -134,7 +138,7 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	hasher, err := user.NewHasher(user.HasherConfig{})
+	hasher, err := user.NewHasher(c.Passwords)
 	if err != nil {
 		return nil, fmt.Errorf("passwords: %w", err)
 	}
