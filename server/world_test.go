@@ -105,6 +105,9 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
+// cheap is what password hashes cost in the tests, which sign in all the time.
+var cheap = user.Params{Memory: 64, Time: 1, Threads: 1}
+
 const (
 	aliceName, alicePassword = "alice", "correct horse battery staple"
 	bobName, bobPassword     = "bob", "tr0ub4dor and three"
@@ -203,7 +206,7 @@ func newWorld(t testing.TB, open opener, change func(*server.Config)) *world {
 	w.store, w.ring = open(t, w.issuer, w.clock.Now)
 	w.seed(context.Background())
 	conf := server.Config{
-		Issuer: w.issuer, Store: w.store, Keys: w.ring, Metrics: w.reg,
+		Issuer: w.issuer, Store: w.store, Keys: w.ring, Metrics: w.reg, Passwords: user.HasherConfig{Params: cheap},
 		Log: slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: server.AlertLevel})),
 	}
 	if change != nil {
@@ -224,7 +227,7 @@ func newWorld(t testing.TB, open opener, change func(*server.Config)) *world {
 func (w *world) seed(ctx context.Context) {
 	w.t.Helper()
 	for name, password := range map[string]string{aliceName: alicePassword, bobName: bobPassword} {
-		phc, err := user.HashPassword(password, user.Params{Memory: 64, Time: 1, Threads: 1}) // cheap: not what is tested
+		phc, err := user.HashPassword(password, cheap)
 		if err != nil {
 			w.t.Fatal(err)
 		}
