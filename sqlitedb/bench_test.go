@@ -4,10 +4,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/heirloom-auth/heirloom/client"
 	"github.com/heirloom-auth/heirloom/family"
@@ -54,7 +54,7 @@ func populate(t testing.TB, db *DB, n int) []family.ID {
 				binary.BigEndian.PutUint64(id[:], uint64(i+1)*0x9e3779b97f4a7c15)
 				g := &family.Grant{
 					Client: "app", User: string(uid), Session: [16]byte{1, byte(i)}, Scope: "offline_access openid profile",
-					AuthTime: family.At(now), AMR: []string{"pwd"}, Nonce: "n-0S6_WzA2Mj",
+					AuthTime: family.At(now), AMR: []string{"pwd"}, Nonce: strings.Repeat("n", 11+i%37), // so that pages are filled in many ways
 					RedirectURI: "http://127.0.0.1/callback", SentURI: true, Challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
 				}
 				s := family.New(*id, typicalPolicy(t), family.At(now), g, 1, 0, typical(i))
@@ -128,5 +128,3 @@ func BenchmarkLoad(b *testing.B) {
 		})
 	}
 }
-
-var _ = time.Now
