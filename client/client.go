@@ -55,7 +55,7 @@ type Client struct {
 	Secrets    []Hash // at most two, so that a new one can be deployed before the old one goes
 
 	RedirectURIs           []string // exact; those of loopback hosts match any port (RFC 8252 §7.3)
-	PostLogoutRedirectURIs []string // exact
+	PostLogoutRedirectURIs []string // exact, the port of loopback hosts included
 	GrantTypes             []string
 	Scopes                 []string // what it may ask for
 	Audience               []string // of its access tokens when it asks for no resource; empty: the issuer
@@ -142,9 +142,10 @@ func (c Client) Redirects(uri string) bool {
 	return slices.ContainsFunc(c.RedirectURIs, func(reg string) bool { return matches(reg, uri) })
 }
 
-// ReturnsFromLogout reports whether the user may be sent to the URI after sign-out.
+// ReturnsFromLogout reports whether the user may be sent to the URI after sign-out: only
+// exactly as it was registered (OpenID Connect RP-Initiated Logout 1.0 §3).
 func (c Client) ReturnsFromLogout(uri string) bool {
-	return slices.ContainsFunc(c.PostLogoutRedirectURIs, func(reg string) bool { return matches(reg, uri) })
+	return slices.Contains(c.PostLogoutRedirectURIs, uri)
 }
 
 // Check refuses a client that makes no sense. The error names the field.
@@ -169,8 +170,8 @@ func (c Client) Check() error {
 		return errors.New("secret: at most two are valid at a time; remove the oldest first")
 	case len(c.GrantTypes) == 0:
 		return errors.New("grant_types is empty: write which the client may use")
-	case c.Auth == None && c.May(ClientCredentials):
-		return errors.New("grant_types: client_credentials needs a client that authenticates")
+	case c.May(ClientCredentials) && !c.Confidential():
+		return errors.New("grant_types: client_credentials needs a confidential client; the secret of a native app is no secret (RFC 6749 §4.4, RFC 8252 §8.5)")
 	case c.May(RefreshToken) && !c.May(AuthorizationCode):
 		return errors.New("grant_types: refresh_token needs authorization_code")
 	case c.May(AuthorizationCode) && len(c.RedirectURIs) == 0:

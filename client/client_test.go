@@ -69,7 +69,10 @@ func TestCheckRefusesByName(t *testing.T) {
 		{"10017-05 browser with a secret", web, func(c *client.Client) { c.Preset = "browser" }, `auth: a browser app can not keep a secret (RFC 10017 §6.3.3.1); write "none"`},
 		{"three secrets", web, func(c *client.Client) { c.Secrets = three }, "secret: at most two are valid at a time; remove the oldest first"},
 		{"no grant types", web, func(c *client.Client) { c.GrantTypes = nil }, "grant_types is empty: write which the client may use"},
-		{"public service", spa, func(c *client.Client) { c.GrantTypes = append(c.GrantTypes, client.ClientCredentials) }, "grant_types: client_credentials needs a client that authenticates"},
+		{"public service", spa, func(c *client.Client) { c.GrantTypes = append(c.GrantTypes, client.ClientCredentials) }, "grant_types: client_credentials needs a confidential client; the secret of a native app is no secret (RFC 6749 §4.4, RFC 8252 §8.5)"},
+		{"8252-05 native service with a secret", web, func(c *client.Client) {
+			c.Preset, c.GrantTypes = "native", append(c.GrantTypes, client.ClientCredentials)
+		}, "grant_types: client_credentials needs a confidential client; the secret of a native app is no secret (RFC 6749 §4.4, RFC 8252 §8.5)"},
 		{"refresh alone", web, func(c *client.Client) { c.GrantTypes = []string{client.RefreshToken} }, "grant_types: refresh_token needs authorization_code"},
 		{"9700-03 implicit", web, func(c *client.Client) { c.GrantTypes = append(c.GrantTypes, "implicit") }, `grant_types: "implicit" is not known: write authorization_code, refresh_token or client_credentials`},
 		{"9700-04 password", web, func(c *client.Client) { c.GrantTypes = append(c.GrantTypes, "password") }, `grant_types: "password" is not known: write authorization_code, refresh_token or client_credentials`},

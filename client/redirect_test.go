@@ -141,6 +141,22 @@ func TestRFC8252_01_LoopbackPortsAreFree(t *testing.T) {
 	}
 }
 
+// TestOIDCRPInitiatedLogout_WayBackIsExact: RP-Initiated Logout 1.0 §3 knows no exception
+// for loopback hosts; no listener on a port of the moment waits for a user.
+func TestOIDCRPInitiatedLogout_WayBackIsExact(t *testing.T) {
+	for _, registered := range []string{"http://127.0.0.1/bye", "http://localhost:3000/bye", "http://[::1]/bye", "https://app.example/bye", "com.example.app:/bye"} {
+		c := client.Client{RedirectURIs: []string{registered}, PostLogoutRedirectURIs: []string{"https://other.example/", registered}}
+		if !c.ReturnsFromLogout(registered) {
+			t.Errorf("%q does not match itself", registered)
+		}
+		for _, uri := range []string{"http://127.0.0.1:4711/bye", "http://localhost/bye", "http://localhost:4711/bye", "http://[::1]:4711/bye", "https://app.example:443/bye"} {
+			if c.ReturnsFromLogout(uri) {
+				t.Errorf("registered %q: a user may be sent to %q", registered, uri)
+			}
+		}
+	}
+}
+
 func TestLoopback(t *testing.T) {
 	for uri, want := range map[string]bool{
 		"http://127.0.0.1/": true, "http://127.0.0.1:80/cb": true, "http://[::1]:80": true, "https://localhost/": true,
