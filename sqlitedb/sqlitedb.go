@@ -348,9 +348,6 @@ func limited(n int) int64 {
 	return int64(min(n, 1000))
 }
 
-// stored rounds a time to what engines keep: milliseconds, UTC.
-func stored(t time.Time) time.Time { return family.At(t).Std() }
-
 // scan copies a row into variables: *int64, *string or *[]byte. NULL becomes the zero
 // value.
 func scan(row []driver.Value, into ...any) error {
