@@ -116,7 +116,8 @@ func cutPort(uri string) (string, bool) {
 			continue
 		}
 		if port != "" {
-			if _, err := netip.ParseAddrPort("127.0.0.1" + port); err != nil || port == ":0" {
+			// Without its colon it is the rest of a longer name: localhost1:80 is another host.
+			if _, err := netip.ParseAddrPort("127.0.0.1" + port); port[0] != ':' || err != nil || port == ":0" {
 				return "", false
 			}
 		}
