@@ -67,3 +67,13 @@ func (s State) EventFor(kind EventKind, why Reason, t Token, from Origin) Event 
 		Client: s.Grant.Client, User: s.Grant.User, Session: s.Grant.Session, Origin: from,
 	}
 }
+
+// Ends reports whether an event of this kind ends access tokens before their time:
+// those are what the revocation feed tells of.
+func (k EventKind) Ends() bool {
+	switch k {
+	case FamilyRevoked, TokenRevoked, UserRevoked, UserDeleted, ClientRevoked:
+		return true
+	}
+	return false
+}

@@ -45,6 +45,7 @@ type DB struct {
 	families map[family.ID]family.State
 	events   []family.Event // in the order of Seq
 	seq      uint64         // the last one given
+	told     chan struct{}  // closed when seq moves or the store closes
 	denied   map[string]family.Time
 	clients  map[string]clientRow
 	users    map[user.ID]userRow
@@ -88,7 +89,8 @@ func New(c Config) *DB {
 		c.KeepEvents = 90 * day
 	}
 	return &DB{
-		now: c.Now, keepEnded: c.KeepEnded, keepEvents: c.KeepEvents,
+		told: make(chan struct{}),
+		now:  c.Now, keepEnded: c.KeepEnded, keepEvents: c.KeepEvents,
 		families: make(map[family.ID]family.State),
 		denied:   make(map[string]family.Time),
 		clients:  make(map[string]clientRow),
@@ -136,6 +138,12 @@ func (db *DB) write(ctx context.Context, events []family.Event, step func(now fa
 	return nil
 }
 
+// tell wakes those who wait for events; mu is held.
+func (db *DB) tell() {
+	close(db.told)
+	db.told = make(chan struct{})
+}
+
 // record appends one event; mu is held.
 func (db *DB) record(now family.Time, e family.Event) {
 	db.seq++
@@ -150,6 +158,7 @@ func (db *DB) record(now family.Time, e family.Event) {
 		e.Origin.UserAgent = e.Origin.UserAgent[:family.MaxUserAgent]
 	}
 	db.events = append(db.events, e)
+	db.tell()
 }
 
 // Now returns the time of the engine's clock.
@@ -174,7 +183,10 @@ func (db *DB) Ping(ctx context.Context) error {
 func (db *DB) Close() error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	db.closed = true
+	if !db.closed {
+		db.closed = true
+		db.tell()
+	}
 	return nil
 }
 

@@ -39,6 +39,9 @@ func (s *Server) party(ctx context.Context, id string) (*known, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client %s: policy: %v", c.ID, err)
 	}
+	if p.AccessTTL > s.conf.MaxAccessTTL {
+		return nil, fmt.Errorf("client %s: policy: access_ttl is %v, longer than the server's max_access_ttl %v", c.ID, p.AccessTTL, s.conf.MaxAccessTTL)
+	}
 	k := &known{Client: c, policy: p, scope: family.ScopeOf(c.Scopes...)}
 	s.parties.Store(id, k)
 	return k, nil

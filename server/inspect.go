@@ -241,7 +241,7 @@ func (s *Server) revokeAccess(ctx context.Context, k *known, c *call, token stri
 		return refusal(family.ForeignClient)
 	}
 	c.user, c.reason = at.Subject, family.RevokedClient
-	e := family.Event{Kind: family.TokenRevoked, Reason: family.RevokedClient, Client: k.ID, User: at.Subject, Origin: c.from, Request: c.id}
+	e := family.Event{Kind: family.TokenRevoked, Reason: family.RevokedClient, Client: k.ID, User: at.Subject, Origin: c.from, Request: c.id, Detail: at.ID}
 	if id, err := family.ParseID(at.Family); err == nil {
 		c.family, e.Family = id, id
 	}

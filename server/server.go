@@ -41,6 +41,11 @@ type Config struct {
 	// the defaults of package user. Hashes of another cost are renewed at sign-in.
 	Passwords user.HasherConfig
 
+	// MaxAccessTTL is the longest life of any client's access tokens; 0: an hour. The
+	// revocation feed tells of an end that long. Lower it only that long after the last
+	// client's access_ttl went below it.
+	MaxAccessTTL time.Duration
+
 	// TrustedProxies may tell the caller's address in X-Forwarded-For; empty: nobody.
 	TrustedProxies []netip.Prefix
 
@@ -96,6 +101,8 @@ func (c Config) check() error {
 		return errors.New("server: Store is not set")
 	case c.Keys == nil:
 		return errors.New("server: Keys is not set")
+	case c.MaxAccessTTL < 0 || c.MaxAccessTTL > 24*time.Hour:
+		return fmt.Errorf("server: MaxAccessTTL is %v: write a duration up to 24h, or 0 for an hour", c.MaxAccessTTL)
 	case c.SessionLifetime < 0:
 		return fmt.Errorf("server: SessionLifetime is %v: write a positive duration, or 0 for 30 days", c.SessionLifetime)
 	}
@@ -116,16 +123,21 @@ type Server struct {
 	throttle *user.Throttle
 	pages    *page.Pages
 	mux      *http.ServeMux
+	hub      *hub
+	closing  chan struct{} // closed when Run ends
 }
 
-// New returns the public handler of an authorization server. It starts nothing: keys
-// and sweeping are run by whoever owns them.
+// New returns the public handler of an authorization server. It starts nothing: keys,
+// sweeping and Run, which feeds the revocation feed, are run by whoever owns it.
 func New(c Config) (*Server, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
 	if c.SessionLifetime == 0 {
 		c.SessionLifetime = 30 * 24 * time.Hour
+	}
+	if c.MaxAccessTTL == 0 {
+		c.MaxAccessTTL = time.Hour
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -149,6 +161,8 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		conf: c, base: u.Path, secure: u.Scheme == "https", log: c.Log, metrics: m, limits: newLimits(),
 		hasher: hasher, throttle: user.NewThrottle(100_000), pages: pages, mux: http.NewServeMux(),
+		hub:     &hub{history: historyOf(c.Keys.Index), changed: make(chan struct{})},
+		closing: make(chan struct{}),
 	}
 	s.routes()
 	return s, nil
@@ -180,5 +194,6 @@ func (s *Server) routes() {
 			s.mux.Handle(path, doc)
 		}
 	}
+	s.mux.HandleFunc(s.path("/oauth2/revocations"), s.revocations)
 	s.pageRoutes()
 }

@@ -63,5 +63,6 @@ type Store interface {
 	Users
 	Consents
 	Sessions
+	Journal
 	Clock
 }

@@ -81,6 +81,7 @@ type world struct {
 	store  engine
 	clock  *clock
 	ring   *keys.Ring
+	server *server.Server
 	ts     *httptest.Server
 	issuer string
 	logs   *syncBuffer
@@ -216,6 +217,7 @@ func newWorld(t testing.TB, open opener, change func(*server.Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.server = h
 	w.ts = &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
 	w.ts.Start()
 	t.Cleanup(w.ts.Close)

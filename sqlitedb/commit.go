@@ -186,6 +186,7 @@ func (db *DB) transact(c *conn, ops []*op) bool {
 	for _, o := range ops {
 		o.done <- o.err
 	}
+	db.journal.advance(t.seq)
 	return true
 }
 

@@ -74,6 +74,7 @@ type DB struct {
 
 	seq     uint64 // of the newest event; the committer's
 	clients clients
+	journal journal
 	recent  recent
 	users   atomic.Uint64 // counts changes of users, from 1 on
 
@@ -173,6 +174,7 @@ func begin(ctx context.Context, c Config) (_ *DB, err error) {
 		return nil, db.explain(err)
 	}
 	db.seq = uint64(seq)
+	db.journal.seq, db.journal.told = db.seq, make(chan struct{})
 	if err := db.loadClients(writer); err != nil {
 		return nil, db.explain(err)
 	}
@@ -241,6 +243,7 @@ func (db *DB) Close() error {
 	}
 	db.closed = true
 	close(db.quit)
+	db.journal.close()
 	db.life.Unlock()
 	db.done.Wait()
 	var all []error
