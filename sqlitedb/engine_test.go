@@ -783,8 +783,8 @@ func TestTheTenThousandthRotationCostsWhatTheTenthDid(t *testing.T) {
 	}
 	last := median(1000)
 	t.Logf("median %v at generation 500, %v at 9,500", first, last)
-	// Twice leaves room for what else runs on the machine.
-	if last > 2*first {
+	// Three times leaves room for what else runs on the machine.
+	if last > 3*first {
 		t.Errorf("median %v at generation 500, %v at 9,500", first, last)
 	}
 }
