@@ -143,8 +143,8 @@ func (s *Server) accountSessions(w http.ResponseWriter, r *http.Request, c *call
 		return err
 	}
 	ctx, what := r.Context(), f.get("end")
-	all := func(u user.User, now time.Time, keep user.Origin) user.User {
-		return u.CutOff(now, user.ReasonUser, keep)
+	all := func(u user.User, now time.Time, keep user.Origin) (user.User, error) {
+		return u.CutOff(now, user.ReasonUser, keep), nil
 	}
 	switch {
 	case what == "this" || what == "s"+who.session.ID.String():
@@ -369,7 +369,7 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request, c *call)
 		return s.show(w, http.StatusUnprocessableEntity, view)
 	}
 	// Asked again, and throttled like a sign-in: an unlocked screen must not be enough.
-	_, refusal, err := s.checkPassword(r, c, who.user.Username, f.get("current_password"))
+	proven, refusal, err := s.checkPassword(r, c, who.user.Username, f.get("current_password"))
 	if err != nil {
 		return err
 	}
@@ -392,9 +392,18 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request, c *call)
 	if f.get("keep") != "1" {
 		keep = nil
 	}
-	err = s.cutOff(r.Context(), c, who.user.ID, family.RevokedPasswordChange, keep, func(u user.User, now time.Time, origin user.Origin) user.User {
-		return u.WithPassword(phc, now, origin)
+	err = s.cutOff(r.Context(), c, who.user.ID, family.RevokedPasswordChange, keep, func(u user.User, now time.Time, origin user.Origin) (user.User, error) {
+		// Another change was faster: what was proven here is the password of before, and
+		// whoever knew it must not take the account back.
+		if !u.PasswordAt.Equal(proven.PasswordAt) {
+			return u, errOldPassword
+		}
+		return u.WithPassword(phc, now, origin), nil
 	})
+	if errors.Is(err, errOldPassword) {
+		view.Field, view.Error = "current_password", "The current password is wrong."
+		return s.show(w, http.StatusUnprocessableEntity, view)
+	}
 	if err != nil {
 		return err
 	}
@@ -404,6 +413,8 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request, c *call)
 	}
 	return s.done(w, r, "/account/password", "password")
 }
+
+var errOldPassword = errors.New("the password was changed meanwhile")
 
 // sentence makes an error's text one for a page.
 func sentence(err error) string {

@@ -80,13 +80,11 @@ func (s *Server) who(r *http.Request) (*signedIn, error) {
 }
 
 // startSession signs a user in at the browser. A session of the same user goes on, with
-// a new authentication time; one of another user ends.
-func (s *Server) startSession(w http.ResponseWriter, r *http.Request, c *call, u user.User, at time.Time, acr string, amr []string) error {
+// a new authentication time; one of another user ends. now is the store's time from
+// before the user was loaded and proven: a cut-off that came meanwhile, such as that of a
+// changed password, covers the session.
+func (s *Server) startSession(w http.ResponseWriter, r *http.Request, c *call, u user.User, now family.Time, at time.Time, acr string, amr []string) error {
 	ctx := r.Context()
-	now, err := s.conf.Store.Now(ctx)
-	if err != nil {
-		return err
-	}
 	if at.IsZero() {
 		at = now.Std()
 	}
@@ -163,10 +161,10 @@ func (s *Server) endSession(ctx context.Context, c *call, id session.ID, why fam
 }
 
 // cutOff ends everything of a user, but for a session that is kept, in one durable
-// write; then it cleans up the rows. change makes the user that is stored. A change of
+// write; then it cleans up the rows. change makes the user that is stored, or refuses. A change of
 // the password keeps the session only: whoever knew the old password may have used that
 // very browser to let an app in.
-func (s *Server) cutOff(ctx context.Context, c *call, id user.ID, why family.Reason, keep *session.Session, change func(u user.User, now time.Time, keep user.Origin) user.User) error {
+func (s *Server) cutOff(ctx context.Context, c *call, id user.ID, why family.Reason, keep *session.Session, change func(u user.User, now time.Time, keep user.Origin) (user.User, error)) error {
 	origin := user.Origin{}
 	if keep != nil {
 		origin = user.Origin{Session: [16]byte(keep.ID), Issued: keep.CreatedAt}
@@ -192,7 +190,10 @@ func (s *Server) cutOff(ctx context.Context, c *call, id user.ID, why family.Rea
 		if err != nil {
 			return err
 		}
-		next := change(u, now.Std(), origin)
+		next, err := change(u, now.Std(), origin)
+		if err != nil {
+			return err
+		}
 		e := family.Event{Kind: family.UserRevoked, Reason: why, User: string(id), Origin: c.from, Request: c.id}
 		err = s.conf.Store.PutUser(ctx, next, e)
 		if errors.Is(err, family.ErrConflict) {

@@ -231,6 +231,10 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request, c *call) error {
 		return s.show(w, http.StatusOK, view)
 	}
 	view.Username = f.get("username")
+	now, err := s.conf.Store.Now(r.Context())
+	if err != nil {
+		return err
+	}
 	u, refusal, err := s.checkPassword(r, c, view.Username, f.get("password"))
 	if err != nil {
 		return err
@@ -243,7 +247,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request, c *call) error {
 		}
 		return s.show(w, status, view)
 	}
-	if err := s.startSession(w, r, c, u, time.Time{}, acrPassword, []string{"pwd"}); err != nil {
+	if err := s.startSession(w, r, c, u, now, time.Time{}, acrPassword, []string{"pwd"}); err != nil {
 		return err
 	}
 	s.rememberDevice(w, r, u.Username)
@@ -365,6 +369,10 @@ func (s *Server) loginElsewhere(w http.ResponseWriter, r *http.Request, c *call,
 	if err != nil {
 		return err
 	}
+	now, err := s.conf.Store.Now(r.Context())
+	if err != nil {
+		return err
+	}
 	u, err := s.known(r.Context(), c, username, who.Claims)
 	if err != nil {
 		return err
@@ -374,7 +382,7 @@ func (s *Server) loginElsewhere(w http.ResponseWriter, r *http.Request, c *call,
 			Sentence: "You signed in, but the account is disabled here.", Next: "Ask its administrator."}}
 	}
 	c.user = string(u.ID)
-	if err := s.startSession(w, r, c, u, who.AuthTime, who.ACR, who.AMR); err != nil {
+	if err := s.startSession(w, r, c, u, now, who.AuthTime, who.ACR, who.AMR); err != nil {
 		return err
 	}
 	s.metrics.signIns.WithLabelValues("ok").Inc()
