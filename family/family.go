@@ -127,12 +127,12 @@ type State struct {
 	Head        uint32    // the newest generation issued; 0: only the code exists
 	HeadKey     uint16    // the MAC key the head's token was made with
 	Floor       uint32    // the oldest generation the running leeway window forgives
-	WindowStart Time      // when the first token of the last burst was retired; 0: no burst yet
+	WindowStart Time      // when the first token of the last burst was retired; 0: none
 	RetryHash   RetryHash // of the request that made the head
 	Presenter   Presenter // of the request that made the head
 
 	IssuedAt Time // of the authorization
-	LastUsed Time // when the head was made, or for rotation "never" last used (coarse)
+	LastUsed Time // when the head was made and its predecessor retired, or for rotation "never" last used (coarse)
 	IdleEnds Time // the idle deadline that was announced last; 0: never
 	Ends     Time // the absolute end; 0: never. It never moves later
 
@@ -190,10 +190,7 @@ func (s State) Deadline(p Policy) (end Time, why Reason) {
 	} else if p.Idle > 0 {
 		idle = earliest(idle, s.LastUsed.Add(p.Idle))
 	}
-	abs := s.Ends
-	if p.Absolute > 0 {
-		abs = earliest(abs, s.IssuedAt.Add(p.Absolute))
-	}
+	abs := s.absolute(p)
 	if abs != 0 && (idle == 0 || abs <= idle) {
 		return abs, ExpiredAbsolute
 	}
@@ -201,6 +198,15 @@ func (s State) Deadline(p Policy) (end Time, why Reason) {
 		return idle, ExpiredIdle
 	}
 	return 0, 0
+}
+
+// absolute returns the end that no use moves, of the stored one and that of today's
+// policy whichever is earlier; 0: never.
+func (s State) absolute(p Policy) Time {
+	if p.Absolute > 0 {
+		return earliest(s.Ends, s.IssuedAt.Add(p.Absolute))
+	}
+	return s.Ends
 }
 
 // Left returns how long the authorization and, without use, its refresh token will
@@ -211,11 +217,7 @@ func (s State) Left(p Policy, now Time) (refresh, authorization time.Duration) {
 	if end, _ := s.Deadline(p); end != 0 {
 		refresh = max(0, end.Sub(now))
 	}
-	abs := s.Ends
-	if p.Absolute > 0 {
-		abs = earliest(abs, s.IssuedAt.Add(p.Absolute))
-	}
-	if abs != 0 {
+	if abs := s.absolute(p); abs != 0 {
 		authorization = max(0, abs.Sub(now))
 	}
 	return refresh, authorization
@@ -229,6 +231,21 @@ func (s State) Ended(p Policy, now Time) (Reason, bool) {
 	}
 	if end, why := s.Deadline(p); end != 0 && now >= end {
 		return why, true
+	}
+	return 0, false
+}
+
+// Refuses says whether a token is refused at now because its family has ended, and why.
+// For a token newer than the head only what is certain counts: that the family was
+// revoked, and its absolute end. The token proves that the store lost commits, and with
+// them when the family was used last; the idle end that is left is of before, or even
+// the code's.
+func (s State) Refuses(p Policy, now Time, t Token) (Reason, bool) {
+	if t.Generation <= s.Head || s.Status != Live {
+		return s.Ended(p, now)
+	}
+	if end := s.absolute(p); end != 0 && now >= end {
+		return ExpiredAbsolute, true
 	}
 	return 0, false
 }

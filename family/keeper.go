@@ -22,7 +22,7 @@ type Judge func(s State, st Standing) (State, Verdict, []Event)
 
 // Step loads a family, judges it and commits what was decided, as one atomic step:
 // if somebody else changed the family meanwhile, it is loaded and judged again. It
-// returns the state after the step. An error means that the outcome is not known to
+// returns the state after the step as the store has it, its version included. An error means that the outcome is not known to
 // the caller: no token may be handed out.
 func Step(ctx context.Context, st Store, id ID, judge Judge) (State, Verdict, Standing, error) {
 	for range attempts {
@@ -36,6 +36,7 @@ func Step(ctx context.Context, st Store, id ID, judge Judge) (State, Verdict, St
 		}
 		err = st.Commit(ctx, next, events...)
 		if err == nil {
+			next.Version++
 			return next, v, standing, nil
 		}
 		if !errors.Is(err, ErrConflict) {
@@ -47,6 +48,10 @@ func Step(ctx context.Context, st Store, id ID, judge Judge) (State, Verdict, St
 
 // End revokes one family for a reason, whatever else happens to it meanwhile. It
 // reports whether this call ended it. When it returns nil the family is durably dead.
+// A family that was revoked before keeps its reason. One that has only expired is still
+// Live in its row, and End takes no policy to see it by: it is revoked all the same, so
+// that its record says why, not expired_idle or expired_absolute, and its event is
+// FamilyRevoked instead of the FamilyExpired that the sweep would have written.
 func End(ctx context.Context, st Store, id ID, why Reason, from Origin, request string) (ended bool, err error) {
 	_, _, _, err = Step(ctx, st, id, func(s State, at Standing) (State, Verdict, []Event) {
 		next := s.Revoke(at.Now, why, from)

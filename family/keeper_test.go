@@ -91,6 +91,31 @@ func (g *gate) Load(ctx context.Context, id family.ID) (family.State, family.Sta
 	return s, st, err
 }
 
+// What Step returns is what Load would, whether or not something was stored: it can be
+// decided on again.
+func TestStepReturnsWhatIsStored(t *testing.T) {
+	db, id, p := started(t, "web")
+	for _, g := range []uint32{1, 1, 2, 1} {
+		s, v, err := present(t.Context(), db, id, p, g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Grants are behind pointers, which an engine may copy.
+		stored := load(t, db, id)
+		s.Grant, s.Places = stored.Grant, stored.Places
+		if s != stored {
+			t.Errorf("g%d, %v:\n got %+v\nwant %+v", g, v, s, stored)
+		}
+	}
+	s, _, err := present(t.Context(), db, id, p, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Commit(t.Context(), s.Revoke(s.LastUsed, family.RevokedAdmin, family.Origin{})); err != nil {
+		t.Errorf("commit on what Step returned: %v", err)
+	}
+}
+
 // A hundred holders of one token at the same moment: one rotation, one head, and under
 // a leeway every one of them is served.
 func TestParallelRefreshesRotateOnce(t *testing.T) {

@@ -80,6 +80,9 @@ func (d diary) lastUse() (at family.Time) {
 // and when it began.
 func (d diary) burst() (retired []uint32, began family.Time) {
 	for _, l := range d.lines {
+		if l.kind == "touch" {
+			retired, began = nil, 0 // used without retiring anything: no burst goes on
+		}
 		if l.kind != "rotate" {
 			continue
 		}
@@ -95,6 +98,45 @@ func (d diary) burst() (retired []uint32, began family.Time) {
 		}
 	}
 	return retired, began
+}
+
+// forgiven says whether the newest retired generation was retired less than leeway ago:
+// by the clock, or when it was set back, by the latest moment that anybody has seen.
+func (d diary) forgiven(leeway time.Duration, now family.Time) bool {
+	last := len(d.lines) - 1
+	for last >= 0 && d.lines[last].kind == "dead" {
+		last--
+	}
+	if last < 0 || d.lines[last].kind != "rotate" {
+		return false // the family was used since in a way that retired nothing
+	}
+	since := now - d.lastUse()
+	return since >= 0 && since < family.Time(leeway.Milliseconds())
+}
+
+// refuses says why a token is not looked at, or 0: of a token that is newer than the
+// list, the list does not know when it was used last.
+func (d diary) refuses(p family.Policy, now family.Time, g uint32) family.Reason {
+	if g <= d.newest() {
+		return d.over(p, now)
+	}
+	end := d.until
+	for _, l := range d.lines {
+		if l.kind == "dead" {
+			return l.why
+		}
+		if l.kind == "issue" {
+			for _, abs := range []time.Duration{l.policy.Absolute, p.Absolute} {
+				if at := l.at + family.Time(abs.Milliseconds()); abs > 0 && (end == 0 || at < end) {
+					end = at
+				}
+			}
+		}
+	}
+	if end != 0 && now >= end {
+		return family.ExpiredAbsolute
+	}
+	return 0
 }
 
 // over says why nothing is accepted any more, or 0.
@@ -144,8 +186,11 @@ func (d diary) over(p family.Policy, now family.Time) family.Reason {
 
 // present says what becomes of a token and writes it down.
 func (d diary) present(p family.Policy, now family.Time, g uint32, pr family.Proof) (diary, family.Verdict) {
-	if why := d.over(p, now); why != 0 {
+	if why := d.refuses(p, now, g); why != 0 {
 		return d, family.Verdict{Act: family.Refuse, Reason: why}
+	}
+	if g != 0 && p.Rotation == family.Never && !pr.Possession {
+		return d, family.Verdict{Act: family.Refuse, Reason: family.BindingMismatch}
 	}
 	write := func(l line) diary {
 		l.at, l.policy = now, p
@@ -177,6 +222,7 @@ func (d diary) present(p family.Policy, now family.Time, g uint32, pr family.Pro
 		{parent && pr.Retry != family.RetryHash{} && pr.Retry == maker.key, family.RepeatedRetry},
 		{g != 0 && pr.Possession && (p.Rotation == family.Never || p.Leeway > 0 || p.UntilUsed), family.RepeatedPossession},
 		{slices.Contains(retired, g) && p.Leeway > 0 && now < began+family.Time(p.Leeway.Milliseconds()) && familiar, family.RepeatedWindow},
+		{parent && g != 0 && d.forgiven(p.Leeway, now) && familiar, family.RepeatedWindow},
 		{parent && g != 0 && p.UntilUsed && familiar, family.RepeatedUntilUsed},
 	}
 	for _, e := range excuses {
@@ -368,6 +414,7 @@ func TestPresentAgreesWithTheModel(t *testing.T) {
 		{Act: family.Refuse, Reason: family.ExpiredIdle},
 		{Act: family.Refuse, Reason: family.ExpiredAbsolute},
 		{Act: family.Refuse, Reason: family.RevokedUser},
+		{Act: family.Refuse, Reason: family.BindingMismatch},
 	} {
 		if seen[v] == 0 && !t.Failed() {
 			t.Errorf("never came up: %v (seen %v)", v, seen)
@@ -378,6 +425,12 @@ func TestPresentAgreesWithTheModel(t *testing.T) {
 // checkStep checks one verdict against what holds under any rules.
 func checkStep(t *rapid.T, s, next family.State, p family.Policy, now family.Time, g uint32, v family.Verdict) {
 	end, _ := s.Deadline(p)
+	if v.Act == family.Recover {
+		end = s.Ends // the idle end is of before the loss
+		if abs := s.IssuedAt.Add(p.Absolute); p.Absolute > 0 && (end == 0 || abs < end) {
+			end = abs
+		}
+	}
 	switch {
 	case v.Accepted() && s.Status != family.Live:
 		t.Fatalf("I2: accepted %v by a dead family", v)
@@ -422,7 +475,9 @@ func checkFamily(t *rapid.T, s family.State, p family.Policy, now family.Time) {
 	// I1: of all generations that exist at most one is a live head, and it is the newest.
 	heads := 0
 	for g := range s.Head + 1 {
-		_, v := family.Present(s, p, now, family.Token{Family: s.ID, Generation: g}, family.Proof{Presenter: family.Presenter{99}})
+		_, v := family.Present(s, p, now, family.Token{Family: s.ID, Generation: g}, family.Proof{
+			Presenter: family.Presenter{99}, Possession: p.Rotation == family.Never,
+		})
 		if v.Act == family.Rotate || v.Act == family.Repeat && p.Rotation == family.Never && g == s.Head {
 			heads++
 			if g != s.Head {

@@ -36,7 +36,7 @@ const (
 // take a preset and change it.
 type Policy struct {
 	Rotation      Rotation
-	Leeway        time.Duration // how long after the first retirement of a burst its tokens are repeated; 0: not at all
+	Leeway        time.Duration // how long after it was retired a token is repeated at most; 0: not at all
 	UntilUsed     bool          // the predecessor repeats until its successor has been used
 	SamePresenter bool          // leeway and until_used only for the User-Agent that rotated
 	OnReuse       OnReuse

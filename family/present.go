@@ -52,17 +52,19 @@ const lastGeneration = 1<<32 - 1
 //	g = h-1, same Idempotency-Key                          repeat
 //	g < h,   proof of possession, policy not strict        repeat
 //	g >= floor, inside the window, presenter as asked      repeat
+//	g = h-1, retired within leeway, presenter as asked     repeat
 //	g = h-1, policy until_used, presenter as asked         repeat
 //	g < h                                                  reuse
 //	g > h                                                  recover
 //
-// Ended families are refused before any of it. Whatever is not accepted leaves the
-// state as it was, except that Reuse ends the family: always when it is the code that
-// came back, otherwise unless the policy says "reject".
+// What Refuses refuses is refused before any of it, and so is, under rotation "never", a
+// refresh token without proof of possession. Whatever is not accepted leaves the state as it was,
+// except that Reuse ends the family: always when it is the code that came back,
+// otherwise unless the policy says "reject".
 // Whether the client, its binding and the asked scope fit is the caller's to check
 // first: a stranger with an old token must not reach the rules.
 func Present(s State, p Policy, now Time, t Token, proof Proof) (State, Verdict) {
-	if why, ended := s.Ended(p, now); ended {
+	if why, refused := s.Refuses(p, now, t); refused {
 		return s, Verdict{Refuse, why}
 	}
 	g, h := t.Generation, s.Head
@@ -73,6 +75,11 @@ func Present(s State, p Policy, now Time, t Token, proof Proof) (State, Verdict)
 	}
 	presenter := !p.SamePresenter || proof.Presenter == s.Presenter
 	switch {
+	case p.Rotation == Never && g > 0 && !proof.Possession:
+		// What never rotates is worth nothing without the key or the secret it is bound
+		// to (RFC 9700 §4.14.2): a copy would do for ever. Who proves nothing must not
+		// end the family with an old token either.
+		return s, Verdict{Refuse, BindingMismatch}
 	case g == lastGeneration && (g > h || p.Rotation == Always):
 		// Its successor would be generation 0 again and every token since a repetition.
 		return s, Verdict{Refuse, ExpiredAbsolute}
@@ -89,6 +96,11 @@ func Present(s State, p Policy, now Time, t Token, proof Proof) (State, Verdict)
 	// Without a leeway there is no window, not even while a clock that was set back
 	// stands before its start.
 	case g > 0 && g >= s.Floor && leeway > 0 && s.WindowStart != 0 && now < s.WindowStart.Add(leeway) && presenter:
+		return s, Verdict{Repeat, RepeatedWindow}
+	// The window of a burst may have been nearly over when the head was made; a lost
+	// answer is no rarer then. Before LastUsed the clock was set back: that must not
+	// lengthen what the window alone forgives.
+	case g > 0 && g == h-1 && s.WindowStart != 0 && s.LastUsed <= now && now < s.LastUsed.Add(leeway) && presenter:
 		return s, Verdict{Repeat, RepeatedWindow}
 	case g > 0 && g == h-1 && p.UntilUsed && presenter:
 		return s, Verdict{Repeat, RepeatedUntilUsed}
@@ -133,6 +145,9 @@ func (s State) touch(p Policy, now Time, proof Proof) State {
 		return s
 	}
 	s = s.note(now, s.Head, RepeatedPossession, proof.Origin)
+	// From here on LastUsed is not when the predecessor was retired; without a window
+	// nobody takes it for that, should the policy begin to rotate.
+	s.WindowStart, s.Floor = 0, 0
 	s.LastUsed = now
 	s.IdleEnds = 0
 	if p.Idle > 0 {

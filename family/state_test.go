@@ -94,7 +94,7 @@ func TestLeftIsWhatIsLeft(t *testing.T) {
 		}
 		s := family.New(family.ID{1}, p, now, &family.Grant{}, 1, until, family.Origin{})
 		for range rapid.IntRange(0, 3).Draw(t, "uses") {
-			s, _ = family.Present(s, p, now, family.Token{Generation: s.Head}, family.Proof{})
+			s, _ = family.Present(s, p, now, family.Token{Generation: s.Head}, family.Proof{Possession: true})
 			now += family.Time(rapid.IntRange(0, 100_000).Draw(t, "ms"))
 		}
 		if rapid.Bool().Draw(t, "other policy") {
@@ -108,7 +108,7 @@ func TestLeftIsWhatIsLeft(t *testing.T) {
 			return
 		}
 		works := func(after time.Duration) bool {
-			_, v := family.Present(s, p, now.Add(after), family.Token{Generation: s.Head}, family.Proof{})
+			_, v := family.Present(s, p, now.Add(after), family.Token{Generation: s.Head}, family.Proof{Possession: true})
 			return v.Accepted()
 		}
 		switch {

@@ -30,8 +30,8 @@ type Store interface {
 	// Load returns the family with its version; ErrNotFound if there is none. What it
 	// returns includes every commit that was acknowledged before it was called.
 	Load(ctx context.Context, id ID) (State, Standing, error)
-	// Commit stores next if the family still has next.Version, and gives it a new
-	// version; ErrConflict otherwise: load again. When it returns nil, next and its
+	// Commit stores next if the family still has next.Version, with the version
+	// next.Version+1; ErrConflict otherwise: load again. When it returns nil, next and its
 	// events are durable. Any other error leaves the outcome unknown. A revoked family
 	// is never changed again.
 	Commit(ctx context.Context, next State, events ...Event) error

@@ -49,7 +49,10 @@ func promises() []configuration {
 		{"strict-key-lock", "KEY=1 TABS=2 LOCK=1", holds},
 		{"leeway-key", "LEEWAY=2 TICKS=6 KEY=1", holds},
 		{"leeway-key-lock", "LEEWAY=2 TICKS=4 KEY=1 TABS=2 LOCK=1", holds},
-		{"leeway", "LEEWAY=2 TICKS=7 FIRST=1 PROMPT=1 SPACED=1", holds},
+		{"leeway-busy", "LEEWAY=2 TICKS=7 FIRST=1 PROMPT=1", holds},
+		{"leeway-busy-lock", "LEEWAY=2 TICKS=6 FIRST=1 PROMPT=1 TABS=2 LOCK=1", holds},
+		{"leeway-burst", "LEEWAY=3 TICKS=3 FIRST=1 TABS=2", holds},
+		{"leeway-burst-late", "LEEWAY=2 TICKS=2 FIRST=1 LATE=1", holds},
 		{"leeway-tabs", "LEEWAY=2 TICKS=6 FIRST=1 PROMPT=1 SPACED=1 TABS=2", holds},
 		{"leeway-late", "LEEWAY=2 TICKS=6 FIRST=1 PROMPT=1 SPACED=1 LATE=1", holds},
 		{"presenter-tabs", "LEEWAY=2 TICKS=5 SAME_PRESENTER=1 FIRST=1 PROMPT=1 SPACED=1 TABS=2", holds},
@@ -71,7 +74,7 @@ func promises() []configuration {
 		{"loss-strict-key", "KEY=1 LOSSES=2", holds},
 		{"loss-strict-key-lock", "KEY=1 TABS=2 LOCK=1 LOSSES=1", holds},
 		{"loss-until-used", "UNTIL_USED=1 FIRST=1 LOSSES=2", holds},
-		{"loss-leeway", "LEEWAY=2 TICKS=6 FIRST=1 PROMPT=1 SPACED=1 LOSSES=1", holds},
+		{"loss-leeway", "LEEWAY=2 TICKS=5 FIRST=1 PROMPT=1 LOSSES=1", holds},
 	}
 }
 
@@ -83,7 +86,8 @@ func limits() []configuration {
 		{"strict-key-no-lock", "KEY=1 TABS=2", honestClientRevoked},
 		{"strict-key-late", "KEY=1 LATE=1", honestClientRevoked},
 		{"leeway-slow-retry", "LEEWAY=2 TICKS=6 FIRST=1 SPACED=1", honestClientRevoked},
-		{"leeway-busy", "LEEWAY=2 TICKS=6 FIRST=1 PROMPT=1", honestClientRevoked},
+		{"leeway-busy-tabs", "LEEWAY=2 TICKS=6 FIRST=1 PROMPT=1 TABS=2", honestClientRevoked},
+		{"leeway-busy-late", "LEEWAY=2 TICKS=6 FIRST=1 PROMPT=1 LATE=1", honestClientRevoked},
 		{"until-used-tabs", "UNTIL_USED=1 FIRST=1 TABS=2", honestClientRevoked},
 		{"until-used-late", "UNTIL_USED=1 FIRST=1 LATE=1", honestClientRevoked},
 
@@ -108,9 +112,13 @@ func faults() []configuration {
 		{"POSSESSION_OF_PARENT_ONLY", "POSSESSION=1 LEEWAY=1 TICKS=3 FIRST=1 LATE=1", honestClientRevoked},
 		{"PROOF_NOT_CHECKED", "POSSESSION=1 LEEWAY=1 TICKS=3 FIRST=1 THIEF=1 BOUND=0", thiefOverstays},
 		{"BAD_PROOF_IS_REUSE", "POSSESSION=1 LEEWAY=1 TICKS=3 FIRST=1 THIEF=1 BOUND=0", honestClientRevoked},
-		{"WINDOW_CLOSED", "LEEWAY=2 TICKS=6 FIRST=1 PROMPT=1 SPACED=1", honestClientRevoked},
+		{"WINDOW_CLOSED", "LEEWAY=3 TICKS=3 FIRST=1 TABS=2", honestClientRevoked},
 		{"WINDOW_ENDS_LATE", "LEEWAY=2 TICKS=4 KEY=1 FIRST=1 THIEF=1", servedWithoutExcuse},
 		{"SLIDING_WINDOW", "LEEWAY=2 TICKS=4 KEY=1 FIRST=1 THIEF=1", servedWithoutExcuse},
+		{"OWN_LEEWAY_CLOSED", "LEEWAY=2 TICKS=6 FIRST=1 PROMPT=1", honestClientRevoked},
+		{"OWN_LEEWAY_ENDS_LATE", "LEEWAY=2 TICKS=5 KEY=1 FIRST=1 THIEF=1", servedWithoutExcuse},
+		{"OWN_LEEWAY_OF_ALL", "LEEWAY=2 TICKS=4 KEY=1 FIRST=1 THIEF=1", servedWithoutExcuse},
+		{"OWN_LEEWAY_SLIDES", "LEEWAY=2 TICKS=4 KEY=1 FIRST=1 THIEF=1", servedWithoutExcuse},
 		{"FLOOR", "LEEWAY=2 TICKS=4 KEY=1 FIRST=1 THIEF=1", servedWithoutExcuse},
 		{"PRESENTER_IGNORED", "LEEWAY=2 TICKS=3 SAME_PRESENTER=1 KEY=1 THIEF=1 DISGUISE=0 BOUND=1", thiefOverstays},
 		{"PRESENTER_REVERSED", "LEEWAY=2 TICKS=5 SAME_PRESENTER=1 FIRST=1 PROMPT=1 SPACED=1", honestClientRevoked},
@@ -272,9 +280,9 @@ func TestModelDecidesAsPackageFamily(t *testing.T) {
 					now, g, k, who int
 					word           string
 				)
-				if err := scan(line, "question", &before.live, &before.head, &before.floor, &before.window, &before.retry, &before.presenter,
+				if err := scan(line, "question", &before.live, &before.head, &before.floor, &before.window, &before.last, &before.retry, &before.presenter,
 					"at", &now, "token", &g, "key", &k, "by", &who,
-					"answer", &want.live, &want.head, &want.floor, &want.window, &want.retry, &want.presenter, &word); err != nil {
+					"answer", &want.live, &want.head, &want.floor, &want.window, &want.last, &want.retry, &want.presenter, &word); err != nil {
 					t.Fatal(err)
 				}
 				answers[word]++
@@ -304,11 +312,11 @@ func TestModelDecidesAsPackageFamily(t *testing.T) {
 const tick = time.Millisecond // family.Time's resolution
 
 // A row of the family as the model prints it: numbers only.
-type row struct{ live, head, floor, window, retry, presenter int }
+type row struct{ live, head, floor, window, last, retry, presenter int }
 
 func (r row) state() family.State {
 	s := family.State{
-		Status: family.Live, IssuedAt: 1, LastUsed: 1, Grant: &family.Grant{},
+		Status: family.Live, IssuedAt: 1, LastUsed: family.Time(r.last), Grant: &family.Grant{},
 		Head: uint32(r.head), Floor: uint32(r.floor), WindowStart: family.Time(r.window),
 		RetryHash: family.RetryHash{byte(r.retry)}, Presenter: family.Presenter{byte(r.presenter)},
 	}
@@ -320,7 +328,7 @@ func (r row) state() family.State {
 
 func rowOf(s family.State) row {
 	r := row{
-		head: int(s.Head), floor: int(s.Floor), window: int(s.WindowStart),
+		head: int(s.Head), floor: int(s.Floor), window: int(s.WindowStart), last: int(s.LastUsed),
 		retry: int(s.RetryHash[0]), presenter: int(s.Presenter[0]),
 	}
 	if s.Status == family.Live {

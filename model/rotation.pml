@@ -96,6 +96,7 @@ typedef Row {
 	byte head;
 	byte floor;
 	byte window;	/* start of the burst's window; NONE: none yet */
+	byte last;	/* when the head was made, and its predecessor retired */
 	byte retry;	/* key of the request that made the head; NONE: it had none */
 	bit presenter	/* and its User-Agent */
 };
@@ -103,13 +104,13 @@ typedef Row {
 inline copy(to, from)
 {
 	to.live = from.live; to.head = from.head; to.floor = from.floor;
-	to.window = from.window; to.retry = from.retry; to.presenter = from.presenter
+	to.window = from.window; to.last = from.last; to.retry = from.retry; to.presenter = from.presenter
 }
 
 inline forget()
 {
-	s.live = 0; s.head = 0; s.floor = 0; s.window = 0; s.retry = 0; s.presenter = 0;
-	n.live = 0; n.head = 0; n.floor = 0; n.window = 0; n.retry = 0; n.presenter = 0;
+	s.live = 0; s.head = 0; s.floor = 0; s.window = 0; s.last = 0; s.retry = 0; s.presenter = 0;
+	n.live = 0; n.head = 0; n.floor = 0; n.window = 0; n.last = 0; n.retry = 0; n.presenter = 0;
 	g = 0; k = 0; at = 0; changed = 0; v = unanswered
 }
 
@@ -154,6 +155,16 @@ inline forget()
 #define above_floor	(s.floor <= g)
 #endif
 
+#if defined(FAULT_OWN_LEEWAY_CLOSED)
+#define own_leeway	false
+#elif defined(FAULT_OWN_LEEWAY_ENDS_LATE)
+#define own_leeway	(LEEWAY > 0 && g + 1 == s.head && s.window != NONE && s.last <= at && at <= s.last + LEEWAY)
+#elif defined(FAULT_OWN_LEEWAY_OF_ALL)
+#define own_leeway	(s.window != NONE && s.last <= at && at < s.last + LEEWAY)
+#else
+#define own_leeway	(g + 1 == s.head && s.window != NONE && s.last <= at && at < s.last + LEEWAY)
+#endif
+
 #if defined(FAULT_UNTIL_USED_IGNORED)
 #define until_used	false
 #elif defined(FAULT_REPEAT_AFTER_USED)
@@ -181,6 +192,7 @@ inline advance()
 #endif
 	fi;
 	n.presenter = ua;
+	n.last = (at > s.last -> at : s.last);	/* asked of TABLE alone, where clocks are set back */
 	if
 	:: g == 0 -> n.window = NONE; n.floor = 0	/* a code opens no window */
 #if !defined(FAULT_RECOVER_OPENS_NO_WINDOW)
@@ -221,6 +233,7 @@ inline decide(pop)
 			if :: v == reuse && by_retry -> v = repeated_retry :: else fi;
 			if :: v == reuse && refresh_token && by_possession && pop -> v = repeated_possession :: else fi;
 			if :: v == reuse && refresh_token && above_floor && in_window && presenter_fits -> v = repeated_window :: else fi;
+			if :: v == reuse && refresh_token && own_leeway && presenter_fits -> v = repeated_window :: else fi;
 			if :: v == reuse && refresh_token && until_used && presenter_fits -> v = repeated_until_used :: else fi;
 			if
 #if defined(FAULT_NO_REVOKE)
@@ -232,6 +245,9 @@ inline decide(pop)
 #endif
 #if defined(FAULT_SLIDING_WINDOW)
 			:: v == repeated_window && n.window != at -> n.window = at; changed = true
+#endif
+#if defined(FAULT_OWN_LEEWAY_SLIDES)
+			:: v == repeated_window && g + 1 == s.head && n.last != at -> n.last = at; changed = true
 #endif
 #if defined(FAULT_REPEAT_ROTATES)
 			:: accepted(v) -> n.head = s.head + 1; changed = true
@@ -259,6 +275,7 @@ active proctype Table()
 		select(x : 0..3); s.head = x;
 		select(x : 0..2); s.floor = x;
 		select(x : 0..2); s.window = x;
+		select(x : 0..3); s.last = x;
 		select(x : 0..1); s.retry = x;
 		/* An ended family has one answer. */
 		if :: s.live = true :: s.floor == 0 -> s.live = false fi;
@@ -268,9 +285,9 @@ active proctype Table()
 		select(k : 0..2);
 		if :: ua = 0 :: ua = 1 fi;
 		decide(1);
-		printf("question %d %d %d %d %d %d at %d token %d key %d by %d answer %d %d %d %d %d %d ",
-			s.live, s.head, s.floor, s.window, s.retry, s.presenter, at, g, k, ua,
-			n.live, n.head, n.floor, n.window, n.retry, n.presenter);
+		printf("question %d %d %d %d %d %d %d at %d token %d key %d by %d answer %d %d %d %d %d %d %d ",
+			s.live, s.head, s.floor, s.window, s.last, s.retry, s.presenter, at, g, k, ua,
+			n.live, n.head, n.floor, n.window, n.last, n.retry, n.presenter);
 		printm(v); printf("\n")
 	}
 }

@@ -144,7 +144,7 @@ func (s *Server) present(ctx context.Context, k *known, c *call, t family.Token,
 			alarm = &e
 			return st, family.Verdict{Act: family.Refuse, Reason: why}, nil
 		}
-		if why, ended := st.Ended(k.policy, at.Now); ended {
+		if why, refused := st.Refuses(k.policy, at.Now, t); refused {
 			return st, family.Verdict{Act: family.Refuse, Reason: why}, nil
 		}
 		if at.Barred != 0 {
