@@ -9,9 +9,9 @@ import (
 	"github.com/heirloom-auth/heirloom/family"
 )
 
-// limits bounds what strangers may try. Everything here counts failures only: a right
-// request is never held up, and one source's failures never hold up another
-// (MATRIX J09, J10; RFC 6749 §2.3.1).
+// limits bounds what strangers may try. Everything here counts failures only, and one
+// source's failures never hold up another (MATRIX J09, J10; RFC 6749 §2.3.1). A source
+// that has used up its failures waits with right requests, too: it may still be guessing.
 type limits struct {
 	secrets *bucket[guess]   // wrong client secrets
 	refused *bucket[refused] // refused members of a known family
