@@ -127,6 +127,19 @@ func TestRFC6749_05_AuthorizationParameters(t *testing.T) {
 	})
 }
 
+func TestRFC6749_11_NoScopeIsTheEmptyScope(t *testing.T) {
+	onEngines(t, func(t *testing.T, w *world) {
+		f := newFlow("strict", "scope", "")
+		r := w.exchange(f, w.browser().code(f)).must(t)
+		if r.str("scope") != "" || r.str("id_token") != "" || claimsOf(t, r.str("access_token"))["scope"] != nil {
+			t.Errorf("the answer is %s", r.raw)
+		}
+		w.userinfo(r.str("access_token")).errs(t, 403, "insufficient_scope")
+		w.refresh("strict", r.str("refresh_token"), "scope", "read").errs(t, 400, "invalid_scope")
+		w.refresh("strict", r.str("refresh_token")).must(t)
+	})
+}
+
 // nearMisses are redirect URIs that look like a registered one.
 func nearMisses(u string) []string {
 	rest := strings.TrimPrefix(u, "https://")

@@ -552,6 +552,24 @@ func TestRT_G05_BrokenStoreIsNeverTheTokensFault(t *testing.T) {
 	})
 }
 
+func TestRT_G05_LateFailureIsALostAnswer(t *testing.T) {
+	onFaulty(t, func(t *testing.T, w *world, cut *faulty) {
+		tok := w.signIn("leeway", "claims", `{"id_token":{"email":null}}`)
+		before := w.family(tok.refresh)
+		cut.set(once("User", broken{err: errCut}))
+		w.refresh("leeway", tok.refresh).unavailable(t)
+		cut.set(nil)
+		next := w.refresh("leeway", tok.refresh).must(t).tokens()
+		if after := w.family(tok.refresh); after.Head != before.Head+1 {
+			t.Errorf("head %d → %d: want one step", before.Head, after.Head)
+		}
+		if claimsOf(t, next.id)["email"] == nil {
+			t.Error("the ID token lacks what was asked for")
+		}
+		w.refresh("leeway", next.refresh).must(t)
+	})
+}
+
 func TestRT_G18_CallerHangsUp(t *testing.T) {
 	onFaulty(t, func(t *testing.T, w *world, cut *faulty) {
 		for _, op := range []string{"Load", "Commit"} {
