@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/heirloom-auth/heirloom/client"
 	"github.com/heirloom-auth/heirloom/server"
 	"github.com/heirloom-auth/heirloom/user"
 )
@@ -77,5 +78,42 @@ func TestPasswordChangeThatAnotherOvertakesIsRefused(t *testing.T) {
 	}
 	if p := w.browser().login(aliceName, "a new one, known to nobody else"); p.status != 303 {
 		t.Fatal("the owner's new password does not sign in")
+	}
+}
+
+// The claims parameter is on no consent page: a client can not get by it what nobody
+// agreed to, nor keep by it what was withdrawn.
+func TestClaimsParameterReleasesNothingBeyondTheConsent(t *testing.T) {
+	w := newWorld(t, engines["memory"], nil)
+	const all = `{"id_token":{"email":null,"phone_number":null},"userinfo":{"email":null,"phone_number":null,"address":null}}`
+	b := w.browser()
+	f := newFlow("third", "scope", "openid", "claims", all)
+	tok := w.exchange(f, b.code(f)).must(t).tokens()
+	info, id := w.userinfo(tok.access).must(t).body, claimsOf(t, tok.id)
+	for _, name := range []string{"email", "phone_number", "address"} {
+		if info[name] != nil || id[name] != nil {
+			t.Errorf("%s is released and was not agreed to", name)
+		}
+	}
+
+	f = newFlow("third", "scope", "openid email", "claims", all)
+	tok = w.exchange(f, b.code(f)).must(t).tokens()
+	if got := w.userinfo(tok.access).str("email"); got == "" || claimsOf(t, tok.id)["email"] != got {
+		t.Error("email is not released and was agreed to")
+	}
+	if p := b.post("/account/apps", url.Values{"client": {"third"}, "withdraw": {"email"}}); p.status != 303 {
+		t.Fatalf("the withdrawal is answered with %d", p.status)
+	}
+	tok = w.refresh("third", tok.refresh).must(t).tokens()
+	if got := w.userinfo(tok.access).must(t).str("email"); got != "" || claimsOf(t, tok.id)["email"] != nil {
+		t.Error("email is released after it was withdrawn")
+	}
+
+	// A client that may not ask for the scope can not ask for its claims either.
+	w.updateClient("web", func(c *client.Client) { c.Scopes = []string{"openid"} })
+	f = newFlow("web", "scope", "openid", "claims", all)
+	tok = w.exchange(f, b.code(f)).must(t).tokens()
+	if got := w.userinfo(tok.access).must(t).str("email"); got != "" {
+		t.Error("email is released to a client that may not have it")
 	}
 }

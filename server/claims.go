@@ -6,6 +6,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/heirloom-auth/heirloom/family"
+	"github.com/heirloom-auth/heirloom/user"
 )
 
 // claimsRequest is the `claims` parameter (OpenID Connect Core §5.5): for each place,
@@ -39,17 +42,27 @@ func parseClaims(text string) (claimsRequest, error) {
 	return c, nil
 }
 
-// requestedClaims returns the names that a stored claims parameter asks for at a place,
-// in order. What was stored has been parsed before.
-func requestedClaims(text, place string) []string {
-	c, err := parseClaims(text)
+// requestedClaims returns the names that a family's claims parameter asks for at a place
+// and that may be released there, in order: the client must be allowed a scope that
+// releases the claim, and unless it is first-party the person must have agreed to that
+// scope. The parameter is on no consent page, so it can not ask for more than that page.
+func requestedClaims(g *family.Grant, k *known, place string) []string {
+	c, err := parseClaims(g.Claims)
 	if err != nil {
-		return nil
+		return nil // what was stored has been parsed before
 	}
+	wanted, scope := c.UserInfo, g.Scope.And(k.scope)
 	if place == "id_token" {
-		return slices.Sorted(maps.Keys(c.IDToken))
+		wanted = c.IDToken
 	}
-	return slices.Sorted(maps.Keys(c.UserInfo))
+	if k.FirstParty {
+		scope = k.scope
+	}
+	var names []string
+	for _, word := range scope.Words() {
+		names = append(names, user.ScopeClaims(word)...)
+	}
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(wanted)), func(name string) bool { return !slices.Contains(names, name) })
 }
 
 // essentialACR returns the acr values without which the client wants no answer.

@@ -284,7 +284,11 @@ func (s *Server) userinfo(r *http.Request, c *call) (answer, error) {
 		return answer{}, err
 	}
 	claims := u.Claims.ForScope(family.Scope(at.Scope).Words()...)
-	for _, name := range requestedClaims(st.Grant.Claims, "userinfo") {
+	k, err := s.party(ctx, at.ClientID)
+	if err != nil {
+		return answer{}, err
+	}
+	for _, name := range requestedClaims(st.Grant, k, "userinfo") {
 		if v, ok := u.Claims.ByName(name); ok {
 			claims[name] = v
 		}

@@ -119,7 +119,7 @@ func (s *Server) idToken(ctx context.Context, k *known, st family.State, now fam
 		alg = keys.Alg(k.IDTokenAlg) // one of ours: client.Check saw to it
 	}
 	claims := map[string]any{}
-	if members := requestedClaims(g.Claims, "id_token"); len(members) > 0 {
+	if members := requestedClaims(g, k, "id_token"); len(members) > 0 {
 		u, err := s.conf.Store.User(ctx, user.ID(g.User))
 		if err != nil {
 			return "", fmt.Errorf("load user: %w", err)
