@@ -153,8 +153,8 @@ func nearMisses(u string) []string {
 	}
 }
 
-// TestRFC6749_06_NearMissesAreNeverFollowed is also 9700-01, 8252-04 and 10017-06.
-func TestRFC6749_06_NearMissesAreNeverFollowed(t *testing.T) {
+// TestRFC6749_06_RFC9700_01_RFC8252_04_NearMissesAreNeverFollowed is also 10017-06.
+func TestRFC6749_06_RFC9700_01_RFC8252_04_NearMissesAreNeverFollowed(t *testing.T) {
 	onEngines(t, func(t *testing.T, w *world) {
 		b := w.browser()
 		b.code(newFlow("strict"))
@@ -289,8 +289,7 @@ func TestRFC9207_01_EveryAnswerNamesTheIssuer(t *testing.T) {
 	})
 }
 
-// TestRFC6749_27_NobodysRedirector is also 9700-11.
-func TestRFC6749_27_NobodysRedirector(t *testing.T) {
+func TestRFC6749_27_RFC9700_11_NobodysRedirector(t *testing.T) {
 	onEngines(t, func(t *testing.T, w *world) {
 		evil := []string{"https://evil.example.com", "//evil.example.com", `/\evil.example.com`, `\\evil.example.com`, "/%2f/evil.example.com", "https:evil.example.com", "/account/../../evil.example.com",
 			"/account\r\nLocation: https://evil.example.com", "/login/../evil", "javascript:alert(1)", "/oauth2/authorize@evil.example.com", "/oauth2/authorize/../evil", "/accountevil", "\t//evil.example.com", w.issuer + ".evil.example.com/account", "/account#//evil"}
@@ -366,9 +365,9 @@ func TestRFC7636_02_OnlyS256(t *testing.T) {
 	}
 }
 
-// TestRFC7636_03_ChallengeIsRequired is also 8252-03 and 9700-02: one for each type of
+// TestRFC7636_03_RFC8252_03_ChallengeIsRequired is also 9700-02: one for each type of
 // client.
-func TestRFC7636_03_ChallengeIsRequired(t *testing.T) {
+func TestRFC7636_03_RFC8252_03_ChallengeIsRequired(t *testing.T) {
 	onEngines(t, func(t *testing.T, w *world) {
 		b := w.browser()
 		b.code(newFlow("strict"))

@@ -20,7 +20,7 @@ var forPrograms = map[string]string{
 // forPeople are the paths that show pages.
 var forPeople = []string{"/oauth2/authorize", "/login", "/consent", "/account", "/account/apps", "/account/password", "/account/sessions", "/oauth2/end_session", "/"}
 
-func TestRT_I01_BrowserAppsMayCall(t *testing.T) {
+func TestRT_I01_RFC10017_08_BrowserAppsMayCall(t *testing.T) {
 	onEngines(t, func(t *testing.T, w *world) {
 		for path, methods := range forPrograms {
 			for _, method := range strings.Split(methods, ", ") {
@@ -138,8 +138,7 @@ func TestRFC9700_21_NoCORSAtTheAuthorizationEndpoint(t *testing.T) {
 	}
 }
 
-// TestRT_I06_NothingWithATokenIsCached is also 6749-16.
-func TestRT_I06_NothingWithATokenIsCached(t *testing.T) {
+func TestRT_I06_RFC6749_16_NothingWithATokenIsCached(t *testing.T) {
 	onFaulty(t, func(t *testing.T, w *world, cut *faulty) {
 		tok := w.signIn("web")
 		fresh := func(what string, r reply) {

@@ -90,7 +90,7 @@ func TestRT_H01_EveryPrefixIsRefused(t *testing.T) {
 	})
 }
 
-func TestRT_H02_EveryChangedCharacterIsRefused(t *testing.T) {
+func TestRT_H02_RFC6749_22_EveryChangedCharacterIsRefused(t *testing.T) {
 	onEngines(t, func(t *testing.T, w *world) {
 		const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 		rt := w.signIn("strict").refresh
@@ -276,7 +276,7 @@ func TestRT_H06_NoTokenPassesForAnother(t *testing.T) {
 	})
 }
 
-func TestRT_H07_RepeatedParametersAreRefused(t *testing.T) {
+func TestRT_H07_RFC6749_09_RepeatedParametersAreRefused(t *testing.T) {
 	onEngines(t, func(t *testing.T, w *world) {
 		rt := w.signIn("strict").refresh
 		body := refreshBody("strict", rt)
@@ -296,7 +296,7 @@ func TestRT_H07_RepeatedParametersAreRefused(t *testing.T) {
 	})
 }
 
-func TestRT_H08_NothingIsReadFromTheURL(t *testing.T) {
+func TestRT_H08_RFC6749_03_NothingIsReadFromTheURL(t *testing.T) {
 	onEngines(t, func(t *testing.T, w *world) {
 		rt := w.signIn("strict").refresh
 		secret := w.secret["web"]
@@ -337,7 +337,7 @@ func TestRT_H09_OnlyForms(t *testing.T) {
 	})
 }
 
-func TestRT_H10_OnlyPOST(t *testing.T) {
+func TestRT_H10_RFC6749_08_OnlyPOST(t *testing.T) {
 	onEngines(t, func(t *testing.T, w *world) {
 		rt := w.signIn("strict").refresh
 		w.untouched(rt, func() {
@@ -375,7 +375,7 @@ func TestRT_H11_LargeRequestsAreRefused(t *testing.T) {
 	w.refresh("strict", rt).must(t)
 }
 
-func TestRT_H12_GrantTypeIsExact(t *testing.T) {
+func TestRT_H12_RFC6749_18_GrantTypeIsExact(t *testing.T) {
 	onEngines(t, func(t *testing.T, w *world) {
 		rt := w.signIn("strict").refresh
 		w.untouched(rt, func() {

@@ -67,7 +67,7 @@ func TestRFC8414_01_OneIssuerEverywhere(t *testing.T) {
 	}
 }
 
-func TestRFC8414_02_WellKnownPathsWithoutAPath(t *testing.T) {
+func TestRFC8414_02_RFC9700_12_WellKnownPathsWithoutAPath(t *testing.T) {
 	w := newWorld(t, engines["memory"], nil)
 	for _, path := range []string{oauthMetadata, oidcMetadata} {
 		if got := w.metadata(path)["issuer"]; got != w.issuer {

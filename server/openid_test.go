@@ -121,7 +121,7 @@ func (b *browser) asks(f *flow) shownPage {
 	return p
 }
 
-// TestOIDC_01_PromptLogin and those below are the parameters of Core §3.1.2.1.
+// These are the parameters of Core §3.1.2.1.
 func TestOIDC_01_PromptLoginAsksAgain(t *testing.T) {
 	onEngines(t, func(t *testing.T, w *world) {
 		for _, prompt := range []string{"login", "select_account", "login consent"} {
@@ -513,8 +513,8 @@ var bearerGolden = map[string]string{
 	"in the URL":         `401 Bearer realm="heirloom", error="invalid_request", error_description="an access token in the URL is not accepted"`,
 }
 
-// TestRFC6750_05_06_ChallengesAreAsWritten has one request for each row.
-func TestRFC6750_05_06_ChallengesAreAsWritten(t *testing.T) {
+// TestRFC6750_05_RFC6750_06_ChallengesAreAsWritten has one request for each row.
+func TestRFC6750_05_RFC6750_06_ChallengesAreAsWritten(t *testing.T) {
 	onEngines(t, func(t *testing.T, w *world) {
 		good := w.signIn("strict").access
 		narrow := w.signIn("strict", "scope", "read").access
