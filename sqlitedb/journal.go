@@ -23,6 +23,11 @@ func (j *journal) advance(seq uint64) {
 	defer j.mu.Unlock()
 	if seq > j.seq {
 		j.seq = seq
+	} else {
+		return
+	}
+	// Steps that were in the queue at Close are still committed after it.
+	if !j.closed {
 		close(j.told)
 		j.told = make(chan struct{})
 	}
