@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,5 +116,31 @@ func TestClaimsParameterReleasesNothingBeyondTheConsent(t *testing.T) {
 	tok = w.exchange(f, b.code(f)).must(t).tokens()
 	if got := w.userinfo(tok.access).must(t).str("email"); got != "" {
 		t.Error("email is released to a client that may not have it")
+	}
+}
+
+// The proof of when a request came must not make a sign-in of last week a new one.
+func TestOldProofOfAFreshSignInIsWorthNothing(t *testing.T) {
+	for _, pairs := range [][]string{{"prompt", "login"}, {"max_age", "60"}} {
+		w := newWorld(t, engines["memory"], nil)
+		b := w.browser()
+		b.code(newFlow("web"))
+		w.clock.Advance(time.Hour)
+		f := newFlow("web", pairs...)
+		login, err := url.Parse(b.get(f.url()).location)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := login.Query().Get("continue")
+		w.clock.Advance(time.Minute)
+		b.login(aliceName, alicePassword)
+		w.clock.Advance(9 * time.Minute)
+		if p := b.get(again); !strings.HasPrefix(p.location, f.redirect) {
+			t.Errorf("%v: after the sign-in the browser is sent to %s", pairs, p.location)
+		}
+		w.clock.Advance(7 * 24 * time.Hour)
+		if p := b.get(again); !strings.HasPrefix(p.location, "/login?") {
+			t.Errorf("%v: a week later the browser is sent to %s", pairs, p.location)
+		}
 	}
 }

@@ -340,12 +340,19 @@ func (s *Server) needsSignIn(q *authRequest, who *signedIn, now time.Time) bool 
 	if who == nil {
 		return true
 	}
-	fresh := !q.since.IsZero() && !who.session.AuthTime.Before(q.since)
+	age := now.Sub(who.session.AuthTime)
+	// The address with the proof stays in the browser's history: once the sign-in that it
+	// led to is not new any more, it is worth nothing.
+	fresh := !q.since.IsZero() && !who.session.AuthTime.Before(q.since) && age <= freshFor
 	if (slices.Contains(q.prompt, "login") || slices.Contains(q.prompt, "select_account")) && !fresh {
 		return true
 	}
-	return q.maxAge >= 0 && !fresh && now.Sub(who.session.AuthTime) > q.maxAge
+	return q.maxAge >= 0 && !fresh && age > q.maxAge
 }
+
+// freshFor is how long after a sign-in the request that asked for it may be answered: the
+// time for a consent page.
+const freshFor = 10 * time.Minute
 
 // toSignIn sends the browser to the sign-in page, from where it comes back with the
 // same request and a proof of when it first came.
