@@ -149,7 +149,7 @@ func TestATollWithAVictimIsAnError(t *testing.T) {
 	if err := (toll{Refreshes: 5, Thefts: 1, BeyondPromise: 1}).check(); err != nil {
 		t.Errorf("nothing happened: %v", err)
 	}
-	for _, bad := range []toll{{ForcedSignOuts: 1}, {DoubleHeads: 1}, {LostCommits: 1}, {ThievesMissed: 1}, {Unexpected: 1}, {TokensInLog: 1}} {
+	for _, bad := range []toll{{ForcedSignOuts: 1}, {DoubleHeads: 1}, {LostCommits: 1}, {ThievesMissed: 1}, {Unexpected: 1}, {TokensInLog: 1}, {Killed: 1}} {
 		if bad.check() == nil {
 			t.Errorf("%+v: no error", bad)
 		}

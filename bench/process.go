@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -120,13 +121,17 @@ func newSite(binary, data string, flags ...string) (site, error) {
 	return s, err
 }
 
+// freeAddr finds a port below those that systems give to outgoing connections: a server that is killed and started
+// again must find its port free, however many clients knock meanwhile.
 func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12_000+rand.IntN(16_000)))
+		if err != nil {
+			continue // somebody else's
+		}
+		return l.Addr().String(), l.Close()
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", errors.New("found no free port between 12000 and 28000")
 }
 
 func (s site) start(ctx context.Context, stderr io.Writer) (*server, error) {
