@@ -1,6 +1,7 @@
 package sqlitedb
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql/driver"
@@ -446,13 +447,14 @@ func (db *DB) PutUser(ctx context.Context, u user.User, events ...family.Event) 
 	}
 	index := db.ring.Index(usernameColumn, []byte(u.Username))
 	return db.write(ctx, func(t *tx) error {
-		row, err := t.one("SELECT version, deleted, not_before FROM user WHERE id = ?", string(u.ID))
+		row, err := t.one("SELECT version, deleted, not_before, keep FROM user WHERE id = ?", string(u.ID))
 		if err != nil {
 			return err
 		}
 		var version, deleted, notBefore int64
+		var keep []byte
 		if row != nil {
-			if err := scan(row, &version, &deleted, &notBefore); err != nil {
+			if err := scan(row, &version, &deleted, &notBefore, &keep); err != nil {
 				return err
 			}
 		}
@@ -475,7 +477,8 @@ func (db *DB) PutUser(ctx context.Context, u user.User, events ...family.Event) 
 		if err != nil {
 			return err
 		}
-		if int64(family.At(u.NotBefore)) != notBefore {
+		// A cut-off of the same moment that keeps another session covers other families.
+		if int64(family.At(u.NotBefore)) != notBefore || !bytes.Equal(u.Keep[:], keep) {
 			if err := t.cut(cutUser, string(u.ID)); err != nil {
 				return err
 			}

@@ -171,6 +171,18 @@ func sweep() []story {
 				}
 			}
 		}},
+		{"a cut-off that no longer spares its session is marked there too", func(b bench) {
+			b.trio()
+			b.changeUser(ada, func(u user.User) user.User {
+				u = cutOffUser(b.clock.now(), user.ReasonPasswordChange)(u)
+				u.Keep = [16]byte{0x5e}
+				return u
+			})
+			b.swept(0)
+			b.changeUser(ada, func(u user.User) user.User { u.Keep = [16]byte{}; return u })
+			b.swept(1)
+			b.same("reason", b.load(id(1)).Reason, family.RevokedPasswordChange)
+		}},
 		{"RT_F10: a client's cut-off marks all of its many families, in as many sweeps as it takes", func(b bench) {
 			b.settle()
 			b.must(b.e.PutClient(b.Context(), appClient("other")))
