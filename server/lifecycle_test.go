@@ -137,12 +137,20 @@ func TestRT_F04_RFC10017_04_BrowserAppEndsWithTheSession(t *testing.T) {
 		for name, out := range map[string]func(b *browser, id string){
 			"button":      func(b *browser, _ string) { b.end("this") },
 			"end_session": func(b *browser, id string) { b.get("/oauth2/end_session?id_token_hint=" + id) },
+			"from another device": func(_ *browser, id string) {
+				other := w.browser()
+				other.login(aliceName, alicePassword)
+				other.end("s" + claimsOf(t, id)["sid"].(string))
+			},
 		} {
 			b := w.browser()
 			tok := b.tokens("spa", "scope", "openid offline_access")
 			out(b, tok.id)
-			t.Log(name)
-			w.dead("spa", family.RevokedLogout, []string{tok.refresh}, []string{tok.access})
+			why := family.RevokedLogout
+			if name == "from another device" {
+				why = family.RevokedUser
+			}
+			w.dead("spa", why, []string{tok.refresh}, []string{tok.access})
 		}
 	})
 }
