@@ -411,6 +411,15 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request, c *call)
 		s.setCookie(w, s.cookieName(), "", 0)
 		return s.show(w, http.StatusOK, page.SignedOut{})
 	}
+	// A copy of the cookie ends with the rest. The row is read again: signing in elsewhere
+	// or a page view may have changed it.
+	kept, err := s.conf.Store.Session(r.Context(), keep.ID)
+	if err == nil {
+		err = s.renew(r.Context(), w, kept)
+	}
+	if err != nil {
+		return err
+	}
 	return s.done(w, r, "/account/password", "password")
 }
 

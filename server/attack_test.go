@@ -144,3 +144,35 @@ func TestOldProofOfAFreshSignInIsWorthNothing(t *testing.T) {
 		}
 	}
 }
+
+// copied is another browser with the same cookies.
+func (b *browser) copied() *browser {
+	thief := b.w.browser()
+	u, err := url.Parse(b.w.issuer)
+	if err != nil {
+		b.w.t.Fatal(err)
+	}
+	thief.http.Jar.SetCookies(u, b.http.Jar.Cookies(u))
+	return thief
+}
+
+// A stolen session cookie must not gain from the owner's sign-in, nor live on because
+// the owner stays signed in when changing the password.
+func TestCopiedCookieEndsWithTheNextProofOfThePassword(t *testing.T) {
+	w := newWorld(t, engines["memory"], nil)
+	b := w.browser()
+	b.login(aliceName, alicePassword)
+	thief := b.copied()
+	if !thief.signedIn() {
+		t.Fatal("the copied cookie is none")
+	}
+	b.login(aliceName, alicePassword)
+	if thief.signedIn() || !b.signedIn() || len(w.sessions(aliceName)) != 1 {
+		t.Errorf("after a new sign-in: thief %t, owner %t, %d sessions", thief.signedIn(), b.signedIn(), len(w.sessions(aliceName)))
+	}
+	thief = b.copied()
+	p := b.post("/account/password", url.Values{"current_password": {alicePassword}, "new_password": {"a new one, known to nobody else"}, "keep": {"1"}})
+	if p.status != 303 || thief.signedIn() || !b.signedIn() {
+		t.Errorf("after the change (%d): thief %t, owner %t", p.status, thief.signedIn(), b.signedIn())
+	}
+}

@@ -95,7 +95,8 @@ func (s *Server) startSession(w http.ResponseWriter, r *http.Request, c *call, u
 	if before != nil && before.user.ID == u.ID {
 		next := before.session.Reauthenticated(at, acr, amr)
 		next, _ = next.Seen(now.Std(), c.from.UserAgent, c.from.IP.String())
-		err := s.conf.Store.PutSession(ctx, next, s.sessionEvent(family.SessionStarted, next, 0, c))
+		// Whoever has a copy of the cookie has not shown who they are.
+		err := s.renew(ctx, w, next, s.sessionEvent(family.SessionStarted, next, 0, c))
 		if err == nil || !errors.Is(err, family.ErrConflict) {
 			return err
 		}
@@ -114,6 +115,18 @@ func (s *Server) startSession(w http.ResponseWriter, r *http.Request, c *call, u
 	})
 	se.AuthTime = at
 	if err := s.conf.Store.PutSession(ctx, se, s.sessionEvent(family.SessionStarted, se, 0, c)); err != nil {
+		return err
+	}
+	s.setCookie(w, s.cookieName(), cookie.Value(), s.conf.SessionLifetime)
+	return nil
+}
+
+// renew stores a session with a new secret and gives the browser its cookie.
+func (s *Server) renew(ctx context.Context, w http.ResponseWriter, se session.Session, events ...family.Event) error {
+	var secret [32]byte
+	rand.Read(secret[:]) // never fails: the runtime ends the program instead
+	next, cookie := se.Renewed(secret)
+	if err := s.conf.Store.PutSession(ctx, next, events...); err != nil {
 		return err
 	}
 	s.setCookie(w, s.cookieName(), cookie.Value(), s.conf.SessionLifetime)

@@ -163,12 +163,19 @@ func (s Session) End(now time.Time, reason string) Session {
 }
 
 // Reauthenticated records that the user proved again who they are, in the
-// same browser. The session keeps its id, its cookie and its end.
+// same browser. The session keeps its id and its end; give it a new cookie by Renewed.
 func (s Session) Reauthenticated(now time.Time, acr string, amr []string) Session {
 	s.AuthTime = now
 	s.ACR = acr
 	s.AMR = slices.Clone(amr)
 	return s
+}
+
+// Renewed gives the session a new secret, 32 bytes fresh from a cryptographic source, and
+// returns the cookie that has it. A copy of the old cookie proves nothing any more.
+func (s Session) Renewed(secret [32]byte) (Session, Cookie) {
+	s.SecretHash = sha256.Sum256(secret[:])
+	return s, newCookie(s.ID, secret)
 }
 
 // SeenStep is how exactly LastSeen is kept: a page view must not be a write.
