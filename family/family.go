@@ -162,6 +162,10 @@ type Grant struct {
 	RedirectURI string // the redirect URI the code was sent to
 	SentURI     bool   // the authorization request named it, so RFC 6749 §4.1.3 asks for it again
 	Challenge   string // the S256 code_challenge
+
+	// Place is the family's place in the status lists plus one (Token Status List); 0: it
+	// has none.
+	Place uint64
 }
 
 // New returns the State of a family that has just been authorized: generation 0, the

@@ -46,3 +46,14 @@ func (db *DB) Await(ctx context.Context, after uint64) error {
 		}
 	}
 }
+
+// Reserve takes n places of the status lists for the caller and returns the first. No
+// place is ever given twice.
+func (db *DB) Reserve(ctx context.Context, n int) (first uint64, err error) {
+	err = db.write(ctx, nil, func(family.Time) error {
+		first = db.places
+		db.places += uint64(n)
+		return nil
+	})
+	return first, err
+}

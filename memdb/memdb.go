@@ -45,6 +45,7 @@ type DB struct {
 	families map[family.ID]family.State
 	events   []family.Event // in the order of Seq
 	seq      uint64         // the last one given
+	places   uint64         // of the status lists, given so far
 	told     chan struct{}  // closed when seq moves or the store closes
 	denied   map[string]family.Time
 	clients  map[string]clientRow

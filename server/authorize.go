@@ -432,6 +432,8 @@ func (s *Server) needsConsent(ctx context.Context, q *authRequest, id user.ID) (
 // grant makes a new family and sends its code to the client.
 func (s *Server) grant(w http.ResponseWriter, r *http.Request, c *call, q *authRequest, who *signedIn, now family.Time) error {
 	k, se := q.party, who.session
+	// Issued after any cut-off, also within its millisecond.
+	now = max(now, family.At(who.user.NotBefore)+1, family.At(k.NotBefore)+1)
 	g := &family.Grant{
 		Client: k.ID, User: string(who.user.ID), Session: [16]byte(se.ID),
 		// A browser app's family ends with the session in any case (RFC 10017 §6.3.2.3).
@@ -440,6 +442,10 @@ func (s *Server) grant(w http.ResponseWriter, r *http.Request, c *call, q *authR
 		Scope:     q.scope, Resources: q.resources,
 		AuthTime: family.At(se.AuthTime), ACR: se.ACR, AMR: se.AMR,
 		Nonce: q.nonce, Claims: q.claims, RedirectURI: q.redirect, SentURI: q.sentURI, Challenge: q.challenge,
+	}
+	var err error
+	if g.Place, err = s.places.take(r.Context(), s.conf.Store); err != nil {
+		return err
 	}
 	var until family.Time
 	if !g.Offline {

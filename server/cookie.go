@@ -85,6 +85,9 @@ func (s *Server) who(r *http.Request) (*signedIn, error) {
 // changed password, covers the session.
 func (s *Server) startSession(w http.ResponseWriter, r *http.Request, c *call, u user.User, now family.Time, at time.Time, acr string, amr []string) error {
 	ctx := r.Context()
+	// What is issued in the very millisecond of a cut-off is dead. Who proved the new
+	// password after it must not be.
+	now = max(now, family.At(u.NotBefore)+1)
 	if at.IsZero() {
 		at = now.Std()
 	}

@@ -45,6 +45,7 @@ type hub struct {
 type numbered struct {
 	seq   uint64
 	entry feed.Entry
+	place uint64 // of the family in the status lists; 0: none
 }
 
 // maxReaders bounds the open streams.
@@ -92,9 +93,15 @@ func (s *Server) follow(ctx context.Context) error {
 		}
 		fresh := make([]numbered, 0, len(events))
 		for _, e := range events {
-			if entry, ok := s.entryOf(e); ok && entry.Until > int64(now)/1000 {
-				fresh = append(fresh, numbered{e.Seq, entry})
+			entry, ok := s.entryOf(e)
+			if !ok || entry.Until <= int64(now)/1000 {
+				continue
 			}
+			place, err := s.placeOf(ctx, e)
+			if err != nil {
+				return err
+			}
+			fresh = append(fresh, numbered{e.Seq, entry, place})
 		}
 		more := len(events) == journalPage
 		h.add(fresh, head, int64(now)/1000, !more)

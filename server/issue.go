@@ -95,6 +95,9 @@ func (s *Server) accessToken(k *known, st family.State, now family.Time, w want,
 	if g.Session != ([16]byte{}) {
 		at.Session = session.ID(g.Session).String()
 	}
+	if g.Place > 0 {
+		at.Status = &wire.Status{List: s.statusOf(g.Place)}
+	}
 	return s.sign(keys.ES256, wire.TypeAccessToken, at)
 }
 

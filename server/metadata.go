@@ -42,13 +42,14 @@ func (s *Server) metadata(*http.Request, *call) (answer, error) {
 		"authorization_response_iss_parameter_supported": true,
 		"prompt_values_supported":                        []string{"none", "login", "consent", "select_account"},
 		"refresh_token_expiration_types_supported":       []string{"authorization", "token_timeout"},
+		"status_list_aggregation_endpoint":               s.conf.Issuer + "/oauth2/status",
+		"heirloom_revocations_endpoint":                  s.conf.Issuer + "/oauth2/revocations",
 		// How safe a retry of a refresh is, for clients that can read it: with the same
 		// Idempotency-Key it is answered with the same tokens until the successor is used.
 		"heirloom_refresh_retry": "idempotency_key_until_successor_used",
 	}
 	a, err := jsonAnswer(0, doc)
-	sum := sha256.Sum256(a.body)
-	a.cache, a.etag = "public, max-age=300", `"`+base64.RawURLEncoding.EncodeToString(sum[:12])+`"`
+	a.cache, a.etag = "public, max-age=300", bodyTag(a.body)
 	return a, err
 }
 
@@ -57,4 +58,10 @@ func (s *Server) metadata(*http.Request, *call) (answer, error) {
 func (s *Server) jwks(*http.Request, *call) (answer, error) {
 	body, etag := s.conf.Keys.JWKS()
 	return answer{typ: "application/jwk-set+json", body: body, cache: "public, max-age=3600", etag: etag}, nil
+}
+
+// bodyTag is the entity tag of a body (RFC 9110 §8.8.3).
+func bodyTag(body []byte) string {
+	sum := sha256.Sum256(body)
+	return `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
 }

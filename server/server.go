@@ -124,6 +124,8 @@ type Server struct {
 	pages    *page.Pages
 	mux      *http.ServeMux
 	hub      *hub
+	places   places
+	lists    lists
 	closing  chan struct{} // closed when Run ends
 }
 
@@ -195,5 +197,7 @@ func (s *Server) routes() {
 		}
 	}
 	s.mux.HandleFunc(s.path("/oauth2/revocations"), s.revocations)
+	s.mux.Handle(s.path("/oauth2/status/{n}"), s.api(endpoint{name: "status", methods: get, cors: true, serve: s.statusList}))
+	s.mux.Handle(s.path("/oauth2/status"), s.api(endpoint{name: "status", methods: get, cors: true, serve: s.statusLists}))
 	s.pageRoutes()
 }

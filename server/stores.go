@@ -64,5 +64,6 @@ type Store interface {
 	Consents
 	Sessions
 	Journal
+	Places
 	Clock
 }

@@ -13,6 +13,7 @@ import (
 // field goes to the end under a new version; readers keep all versions.
 const (
 	grantVersion  = 1
+	grantVersion2 = 2 // with a place in the status lists
 	placesVersion = 1
 )
 
@@ -96,7 +97,11 @@ func appendGrant(b []byte, g *family.Grant) []byte {
 	if g.SentURI {
 		flags |= flagSentURI
 	}
-	b = append(b, grantVersion, flags)
+	version := byte(grantVersion)
+	if g.Place > 0 {
+		version = grantVersion2
+	}
+	b = append(b, version, flags)
 	b = appendString(b, string(g.Scope))
 	b = appendStrings(b, g.Resources)
 	b = binary.AppendUvarint(b, uint64(g.AuthTime))
@@ -105,14 +110,18 @@ func appendGrant(b []byte, g *family.Grant) []byte {
 	b = appendString(b, g.Nonce)
 	b = appendString(b, g.Claims)
 	b = appendString(b, g.RedirectURI)
-	return appendString(b, g.Challenge)
+	b = appendString(b, g.Challenge)
+	if version == grantVersion2 {
+		b = binary.AppendUvarint(b, g.Place)
+	}
+	return b
 }
 
 // parseGrant fills in what appendGrant wrote.
 func parseGrant(b []byte, g *family.Grant) error {
 	r := reader{b: b}
 	version, flags := r.byte(), r.byte()
-	if version != grantVersion {
+	if version != grantVersion && version != grantVersion2 {
 		return errors.New("grant: a form that this program does not know")
 	}
 	g.Offline, g.Confident, g.SentURI = flags&flagOffline != 0, flags&flagConfident != 0, flags&flagSentURI != 0
@@ -125,6 +134,9 @@ func parseGrant(b []byte, g *family.Grant) error {
 	g.Claims = r.string()
 	g.RedirectURI = r.string()
 	g.Challenge = r.string()
+	if version == grantVersion2 {
+		g.Place = r.uvarint()
+	}
 	if r.bad || len(r.b) != 0 {
 		return errors.New("grant: cut off or too long")
 	}

@@ -78,7 +78,7 @@ func TestWhatIsCutOffOrOfAnotherVersionIsRefused(t *testing.T) {
 			_, _ = read[name](bad)
 		}
 		newer := bytes.Clone(b)
-		newer[0]++
+		newer[0] = 99
 		if _, err := read[name](newer); err == nil || !strings.Contains(err.Error(), "does not know") {
 			t.Errorf("%s of another version: %v", name, err)
 		}

@@ -14,6 +14,7 @@ import (
 const (
 	TypeAccessToken = "at+jwt"
 	TypeIDToken     = "JWT"
+	TypeStatusList  = "statuslist+jwt" // draft-ietf-oauth-status-list §5.1
 )
 
 // TokenResponse is a successful answer of the token endpoint (RFC 6749 §5.1).
@@ -51,7 +52,42 @@ type AccessToken struct {
 	AuthTime int64    `json:"auth_time,omitempty"`
 	ACR      string   `json:"acr,omitempty"`
 	AMR      []string `json:"amr,omitempty"`
+	Status   *Status  `json:"status,omitempty"`
 }
+
+// Status is the `status` claim: where a Token Status List tells whether the token
+// still counts (draft-ietf-oauth-status-list §6).
+type Status struct {
+	List StatusReference `json:"status_list"`
+}
+
+// StatusReference is a place in a status list.
+type StatusReference struct {
+	Index uint64 `json:"idx"`
+	URI   string `json:"uri"`
+}
+
+// StatusListToken is the claims of a status list in its JWT form (§5.1).
+type StatusListToken struct {
+	Subject  string     `json:"sub"` // the list's own URI
+	IssuedAt int64      `json:"iat"`
+	Expires  int64      `json:"exp"`
+	TTL      int64      `json:"ttl"` // seconds
+	List     StatusList `json:"status_list"`
+}
+
+// StatusList is the statuses themselves: zlib, base64url, least significant bit first.
+type StatusList struct {
+	Bits int    `json:"bits"`
+	List string `json:"lst"`
+}
+
+// The statuses of §7.1.
+const (
+	StatusValid     = 0
+	StatusInvalid   = 1
+	StatusSuspended = 2
+)
 
 // Audience is one or several audiences. One is written as a string, as RFC 7519
 // §4.1.3 allows; both forms are read.
