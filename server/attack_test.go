@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/heirloom-auth/heirloom/client"
+	"github.com/heirloom-auth/heirloom/family"
 	"github.com/heirloom-auth/heirloom/server"
 	"github.com/heirloom-auth/heirloom/user"
 )
@@ -17,6 +18,7 @@ import (
 type meanwhile struct {
 	server.Store
 	happens func()
+	before  func()
 }
 
 func (m *meanwhile) UserByName(ctx context.Context, name string) (user.User, error) {
@@ -174,5 +176,35 @@ func TestCopiedCookieEndsWithTheNextProofOfThePassword(t *testing.T) {
 	p := b.post("/account/password", url.Values{"current_password": {alicePassword}, "new_password": {"a new one, known to nobody else"}, "keep": {"1"}})
 	if p.status != 303 || thief.signedIn() || !b.signedIn() {
 		t.Errorf("after the change (%d): thief %t, owner %t", p.status, thief.signedIn(), b.signedIn())
+	}
+}
+
+// Create is where something happens just before the family is there.
+func (m *meanwhile) Create(ctx context.Context, st family.State, events ...family.Event) error {
+	if before := m.before; before != nil {
+		m.before = nil
+		before()
+	}
+	return m.Store.Create(ctx, st, events...)
+}
+
+// A client that keeps asking silently has a request under way when the person removes
+// it. The code of that request must be worth nothing.
+func TestCodeThatTheRemovalOfConsentOvertakesIsWorthNothing(t *testing.T) {
+	for _, change := range []url.Values{{"client": {"third"}, "remove": {"third"}}, {"client": {"third"}, "withdraw": {"write"}}} {
+		w, m := attacked(t)
+		b := w.browser()
+		b.code(newFlow("third"))
+		other := b.copied()
+		m.before = func() {
+			if p := other.post("/account/apps", change); p.status != 303 {
+				t.Errorf("%v is answered with %d", change, p.status)
+			}
+		}
+		f := newFlow("third", "prompt", "none")
+		w.exchange(f, b.code(f)).refused(t)
+
+		f = newFlow("third") // once asked again, all is well
+		w.exchange(f, b.code(f)).must(t)
 	}
 }

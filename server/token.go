@@ -16,6 +16,7 @@ import (
 	"github.com/heirloom-auth/heirloom/family"
 	"github.com/heirloom-auth/heirloom/keys"
 	"github.com/heirloom-auth/heirloom/session"
+	"github.com/heirloom-auth/heirloom/user"
 	"github.com/heirloom-auth/heirloom/wire"
 )
 
@@ -308,13 +309,14 @@ func (s *Server) exchange(ctx context.Context, k *known, c *call, f form, p pres
 	redirect := f.get("redirect_uri")
 	// A session that ended between the authorization and the exchange takes the code
 	// with it (MATRIX F25), also when the sign-out did not see the family yet.
-	ended, err := s.sessionEnded(ctx, t.Family)
+	// So does the end of the person's consent.
+	ended, err := s.overtaken(ctx, k, t.Family)
 	if err != nil {
 		return answer{}, err
 	}
 	return s.present(ctx, k, c, t, p, func(st family.State, at family.Standing) (family.State, family.Reason) {
-		if ended && st.Head == 0 {
-			return st, family.RevokedLogout
+		if ended != 0 && st.Head == 0 {
+			return st, ended
 		}
 		if redirect != "" && redirect != st.Grant.RedirectURI {
 			return st, family.BindingMismatch
@@ -337,26 +339,29 @@ func (s *Server) exchange(ctx context.Context, k *known, c *call, f form, p pres
 	})
 }
 
-// sessionEnded reports whether the sign-in that a code came from has ended.
-func (s *Server) sessionEnded(ctx context.Context, id family.ID) (bool, error) {
+// overtaken tells why a code counts no more although its family lives: the sign-in that
+// it came from has ended, or the person took the client's consent back while the family
+// was being made and nobody saw it yet. 0: it counts.
+func (s *Server) overtaken(ctx context.Context, k *known, id family.ID) (family.Reason, error) {
 	st, at, err := s.conf.Store.Load(ctx, id)
-	if errors.Is(err, family.ErrNotFound) {
-		return false, nil // the step that follows finds the same and refuses
+	if errors.Is(err, family.ErrNotFound) || err == nil && st.Grant.Session == ([16]byte{}) {
+		return 0, nil // the step that follows finds the same and refuses
 	}
 	if err != nil {
-		return false, err
-	}
-	if st.Grant.Session == ([16]byte{}) {
-		return false, nil
+		return 0, err
 	}
 	se, err := s.conf.Store.Session(ctx, session.ID(st.Grant.Session))
-	if errors.Is(err, family.ErrNotFound) {
-		return true, nil
+	if errors.Is(err, family.ErrNotFound) || err == nil && !se.Alive(at.Now.Std()) {
+		return family.RevokedLogout, nil
 	}
-	if err != nil {
-		return false, err
+	if err != nil || k.FirstParty {
+		return 0, err
 	}
-	return !se.Alive(at.Now.Std()), nil
+	have, err := s.conf.Store.Consent(ctx, user.ID(st.Grant.User), k.ID)
+	if errors.Is(err, family.ErrNotFound) || err == nil && !st.Grant.Scope.Within(family.Scope(have.Scope)) {
+		return family.RevokedUser, nil
+	}
+	return 0, err
 }
 
 // wellFormedVerifier checks RFC 7636 §4.1.
