@@ -359,10 +359,11 @@ func TestRTX_02_ExpiredIsGoodForNothing(t *testing.T) {
 			if r.raw != `{"active":false}` {
 				t.Errorf("introspection says %s", r.raw)
 			}
-			if r := w.post("/oauth2/revoke", nil, append(w.as("strictweb"), "token", tok.refresh)...); r.status != 200 {
-				t.Errorf("revoking it is answered with %d", r.status)
-			}
 		})
+		if r := w.post("/oauth2/revoke", nil, append(w.as("strictweb"), "token", tok.refresh)...); r.status != 200 {
+			t.Errorf("revoking it is answered with %d", r.status)
+		}
+		w.refresh("strictweb", tok.refresh).refused(t)
 	})
 }
 
