@@ -146,7 +146,7 @@ func New(c Config) (*API, error) {
 	inner.HandleFunc("/admin/v1/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &apiError{
 			Status: http.StatusNotFound, Code: "not_found",
-			Message: "there is no " + r.Method + " at this path", Hint: "the paths are listed in docs/admin-api.md",
+			Message: "there is no " + r.Method + " at this path",
 		})
 	})
 
