@@ -213,7 +213,9 @@ func (s *Server) revoke(r *http.Request, c *call) (answer, error) {
 		return answer{}, refusal(family.ForeignClient)
 	}
 	c.user = st.Grant.User
-	if _, ended := st.Ended(k.policy, standing.Now); ended {
+	// What would be refused needs no end. An idle end of before a loss of data is none: a
+	// token newer than the store's head would bring the family back (MATRIX G06).
+	if _, refused := st.Refuses(k.policy, standing.Now, t); refused {
 		return done, nil
 	}
 	ended, err := family.End(r.Context(), s.conf.Store, t.Family, family.RevokedClient, c.from, c.id)
