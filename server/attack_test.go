@@ -208,3 +208,27 @@ func TestCodeThatTheRemovalOfConsentOvertakesIsWorthNothing(t *testing.T) {
 		w.exchange(f, b.code(f)).must(t)
 	}
 }
+
+// What reuse ends besides the family includes the sign-ins: with the cookie, the thief
+// would have a new family at once.
+func TestReuseThatEndsMoreEndsTheSignIns(t *testing.T) {
+	for _, c := range []struct {
+		policy string
+		others bool // the person's other browsers stay
+	}{{"revoke_session", true}, {"revoke_user", false}} {
+		w := newWorld(t, engines["memory"], nil)
+		w.updateClient("strict", func(cl *client.Client) { cl.Policy = map[string]string{"on_reuse": c.policy} })
+		b, other := w.browser(), w.browser()
+		other.login(aliceName, alicePassword)
+		tok := b.tokens("strict")
+		underWay := newFlow("web")
+		code := b.code(underWay)
+		w.refresh("strict", tok.refresh).must(t)
+		w.refresh("strict", tok.refresh).refused(t)
+		if b.signedIn() || other.signedIn() != c.others {
+			t.Errorf("%s: signed in: %t, elsewhere %t", c.policy, b.signedIn(), other.signedIn())
+		}
+		w.exchange(underWay, code).refused(t)
+		b.tokens("strict") // the owner signs in again
+	}
+}

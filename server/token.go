@@ -228,26 +228,23 @@ func eventsOf(next family.State, v family.Verdict, t family.Token, from family.O
 	return nil
 }
 
-// punish ends what else the policy wants to end with a reused family. The family itself
-// is durably dead when it is called.
+// punish ends what else the policy wants to end with a reused family, sign-ins included:
+// who stole the token may have the cookie, too, and codes that are under way. The family
+// itself is durably dead when it is called.
 func (s *Server) punish(ctx context.Context, k *known, c *call, st family.State) error {
-	q := family.Query{}
-	switch k.policy.OnReuse {
-	case family.RevokeSession:
-		q.Session = st.Grant.Session
-		if q.Session == ([16]byte{}) {
-			return nil
+	switch g := st.Grant; {
+	case k.policy.OnReuse == family.RevokeSession && g.Session != ([16]byte{}):
+		if err := s.endSession(ctx, c, session.ID(g.Session), family.Reused); err != nil {
+			return err
 		}
-	case family.RevokeUser:
-		q.User = st.Grant.User
-		if q.User == "" {
-			return nil
-		}
-	default:
-		return nil
+		_, err := family.EndAll(ctx, s.conf.Store, s.conf.Store, family.Query{Session: g.Session}, nil, family.Reused, c.from, c.id)
+		return err
+	case k.policy.OnReuse == family.RevokeUser && g.User != "":
+		return s.cutOff(ctx, c, user.ID(g.User), family.Reused, nil, func(u user.User, now time.Time, keep user.Origin) (user.User, error) {
+			return u.CutOff(now, user.ReasonReuse, keep), nil
+		})
 	}
-	_, err := family.EndAll(ctx, s.conf.Store, s.conf.Store, q, nil, family.Reused, c.from, c.id)
-	return err
+	return nil
 }
 
 // binding checks that the family is the client's, and that the client still is of the
