@@ -467,7 +467,9 @@ func (s *feedServer) serve(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-change:
 		case <-tick.C:
-			event = feed.Beat
+			if event == "" { // Ready comes first
+				event = feed.Beat
+			}
 		case <-epoch:
 			panic(http.ErrAbortHandler) // cut, not closed
 		case <-r.Context().Done():
@@ -522,4 +524,14 @@ func until(t testing.TB, what string, f func() bool) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatalf("this did not happen in 5 s: %s", what)
+}
+
+// keyServer serves keys alone, and returns their address.
+func keyServer(t *testing.T, keys ...map[string]any) string {
+	t.Helper()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"keys": keys})
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
 }
