@@ -54,7 +54,7 @@ var lattice = map[string]row{
 	"client":  {std: pureStd},
 	"session": {std: pureStd},
 	"wire":    {std: pureStd},
-	"feed":    {std: pureStd},
+	"feed":    {std: append(slices.Clone(pureStd), "bufio", "io", "sync")}, // it reads a stream it is given
 	"user":    {}, // draws salts and measures its own cost, so not pure
 	"keys":    {}, // draws keys
 

@@ -39,8 +39,11 @@ func (s *Server) party(ctx context.Context, id string) (*known, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client %s: policy: %v", c.ID, err)
 	}
-	if p.AccessTTL > s.conf.MaxAccessTTL {
-		return nil, fmt.Errorf("client %s: policy: access_ttl is %v, longer than the server's max_access_ttl %v", c.ID, p.AccessTTL, s.conf.MaxAccessTTL)
+	// Before any token of this policy is issued, so that its end is told long enough.
+	for longest := s.longest.Load(); int64(p.AccessTTL) > longest; longest = s.longest.Load() {
+		if s.longest.CompareAndSwap(longest, int64(p.AccessTTL)) {
+			break
+		}
 	}
 	k := &known{Client: c, policy: p, scope: family.ScopeOf(c.Scopes...)}
 	s.parties.Store(id, k)

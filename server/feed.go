@@ -128,7 +128,7 @@ func (s *Server) journalStart(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	since := now.Add(-s.conf.MaxAccessTTL)
+	since := now.Add(-time.Duration(s.longest.Load()))
 	q := family.EventQuery{Limit: 1000}
 	for {
 		page, err := s.conf.Store.Events(ctx, q)
@@ -185,7 +185,7 @@ func (h *hub) add(fresh []numbered, head uint64, now int64, whole bool) {
 // entryOf turns an event into what verifiers have to know. An entry counts until the
 // longest-lived access token that it could kill has expired.
 func (s *Server) entryOf(e family.Event) (feed.Entry, bool) {
-	entry := feed.Entry{Reason: e.Reason.String(), Until: int64(e.At.Add(s.conf.MaxAccessTTL))/1000 + 1}
+	entry := feed.Entry{Reason: e.Reason.String(), Until: int64(e.At.Add(time.Duration(s.longest.Load())))/1000 + 1}
 	switch e.Kind {
 	case family.FamilyRevoked:
 		entry.Kind, entry.ID = feed.Family, e.Family.String()

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,9 +42,9 @@ type Config struct {
 	// the defaults of package user. Hashes of another cost are renewed at sign-in.
 	Passwords user.HasherConfig
 
-	// MaxAccessTTL is the longest life of any client's access tokens; 0: an hour. The
-	// revocation feed tells of an end that long. Lower it only that long after the last
-	// client's access_ttl went below it.
+	// MaxAccessTTL is how long the revocation feed tells of an end at least; 0: an hour.
+	// It does so as long as the longest access_ttl that a client was seen with since the
+	// start; set this when one that was longer than an hour has just been lowered.
 	MaxAccessTTL time.Duration
 
 	// TrustedProxies may tell the caller's address in X-Forwarded-For; empty: nobody.
@@ -127,6 +128,7 @@ type Server struct {
 	places   places
 	lists    lists
 	closing  chan struct{} // closed when Run ends
+	longest  atomic.Int64  // life of an access token, a time.Duration
 }
 
 // New returns the public handler of an authorization server. It starts nothing: keys,
@@ -166,6 +168,7 @@ func New(c Config) (*Server, error) {
 		hub:     &hub{history: historyOf(c.Keys.Index), changed: make(chan struct{})},
 		closing: make(chan struct{}),
 	}
+	s.longest.Store(int64(c.MaxAccessTTL))
 	s.routes()
 	return s, nil
 }

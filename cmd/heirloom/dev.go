@@ -18,6 +18,7 @@ import (
 	"github.com/heirloom-auth/heirloom/client"
 	"github.com/heirloom-auth/heirloom/cmd/heirloom/demo"
 	"github.com/heirloom-auth/heirloom/family"
+	"github.com/heirloom-auth/heirloom/feed"
 	"github.com/heirloom-auth/heirloom/user"
 )
 
@@ -156,6 +157,7 @@ func (d *demoWorld) clients() []clientConfig {
 	web.Auth = "secret"
 	web.GrantTypes = append(web.GrantTypes, client.ClientCredentials)
 	web.Introspects = []string{d.apiURL()}
+	web.Scopes = append(web.Scopes, feed.Scope) // it stands for the API, which follows the feed
 	web.Secrets = []secret{{&d.secrets.Secret}}
 	return []clientConfig{
 		browser,

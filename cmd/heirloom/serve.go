@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -177,7 +178,7 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 		}
 		clients = append(demo.clients(), clients...)
 	}
-	if err := keepClients(ctx, r.store, clients, now.Std(), log); err != nil {
+	if err := keepClients(ctx, r.store, clients, time.Duration(r.MaxAccessTTL), now.Std(), log); err != nil {
 		return err
 	}
 	var proxies []netip.Prefix
@@ -187,7 +188,8 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 	handler, err := server.New(server.Config{
 		Issuer: r.issuer, Store: r.store, Keys: r.ring,
 		SessionLifetime: time.Duration(r.SessionLifetime), TrustedProxies: proxies,
-		Log: log, Metrics: r.reg,
+		MaxAccessTTL: time.Duration(r.MaxAccessTTL),
+		Log:          log, Metrics: r.reg,
 	})
 	if err != nil {
 		return err
@@ -206,7 +208,8 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 	}
 	api, err := admin.New(admin.Config{
 		Store: r.store, Keys: r.ring, Hasher: hasher, Token: r.token, Draining: door.draining, Log: log,
-		Metrics: promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}),
+		MaxAccessTTL: time.Duration(r.MaxAccessTTL),
+		Metrics:      promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)}),
 	})
 	if err != nil {
 		return err
@@ -243,6 +246,25 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 		}
 	})
 	work.Go(func() { sweep(background, r.store, log) })
+	// The streams of the revocation feed never finish by themselves, so they end first.
+	feeding, endStreams := context.WithCancel(background)
+	defer endStreams()
+	work.Go(func() {
+		if err := handler.Run(feeding); err != nil {
+			log.Error("revocation feed", "err", err)
+		}
+	})
+	// The streams of the revocation feed never finish by themselves: they end first.
+	streaming, endStreams := context.WithCancel(context.Background())
+	defer endStreams()
+	work.Go(func() {
+		if err := handler.Run(streaming); err != nil {
+			log.Error("revocation feed", "err", err)
+		}
+	})
+	// What was needed only to begin, such as for hashing the demo user's password, goes
+	// back to the system.
+	debug.FreeOSMemory()
 
 	log.Info("ready", "issuer", r.issuer, "addr", r.public.Addr().String(), "admin", r.adminURL, "store", r.Store, "data", r.Data)
 	if err := announce(t, r, demo); err != nil {
@@ -255,11 +277,13 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 		log.Info("stopping: requests may finish", "grace", time.Duration(r.ShutdownGrace))
 	case cause = <-failed:
 	}
+	endStreams()
 	grace, cancel := context.WithTimeout(context.Background(), time.Duration(r.ShutdownGrace))
 	defer cancel()
 	// The door says 503 to newcomers before it closes, so a load balancer and a client
 	// with an open connection hear "later" rather than a broken connection: a closed one
 	// tells nobody whether the token was used.
+	endStreams()
 	if left := door.drain(grace); left > 0 {
 		log.Warn("stopped before all requests had finished", "left", left)
 	}
@@ -368,7 +392,7 @@ func (c *config) logger(t *terminal) (*slog.Logger, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := &slog.HandlerOptions{Level: level}
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: server.AlertLevel}
 	format := c.LogFormat
 	if f, ok := t.err.(*os.File); format == "" && ok && isTerminal(f) {
 		format = "text"
