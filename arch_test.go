@@ -55,8 +55,8 @@ var lattice = map[string]row{
 	"session": {std: pureStd},
 	"wire":    {std: pureStd},
 	"feed":    {std: append(slices.Clone(pureStd), "bufio", "io", "sync")}, // it reads a stream it is given
-	"user":    {}, // draws salts and measures its own cost, so not pure
-	"keys":    {}, // draws keys
+	"user":    {},                                                          // draws salts and measures its own cost, so not pure
+	"keys":    {},                                                          // draws keys
 
 	"memdb":    {inside: []string{"family", "client", "user", "session", "keys", "feed"}},
 	"sqlitedb": {inside: []string{"family", "client", "user", "session", "keys", "feed"}},
