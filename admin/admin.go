@@ -67,13 +67,15 @@ type Store interface {
 	Sessions
 }
 
-// Config is what an API needs. All fields but Draining and Log are required.
+// Config is what an API needs. All fields but MaxAccessTTL, Draining and Log are required.
 type Config struct {
 	Store   Store
 	Keys    *keys.Ring
 	Hasher  *user.Hasher
 	Token   Token
 	Metrics http.Handler // answers GET /metrics
+	// MaxAccessTTL is the longest life of any client's access tokens, the server's; 0: an hour.
+	MaxAccessTTL time.Duration
 	// Draining says why the server takes no more work, "" while it does; nil: never.
 	Draining func() string
 	Log      *slog.Logger // one line for each change; nil: none
@@ -101,6 +103,9 @@ func New(c Config) (*API, error) {
 	}
 	if c.Draining == nil {
 		c.Draining = func() string { return "" }
+	}
+	if c.MaxAccessTTL == 0 {
+		c.MaxAccessTTL = time.Hour
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

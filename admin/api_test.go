@@ -361,6 +361,21 @@ func TestRT_F07_DisabledUserIsRefusedAndLivesAgainWhenEnabled(t *testing.T) {
 		if done.User.Status != "disabled" || done.Ended.Sessions != 1 {
 			w.Errorf("%+v", done)
 		}
+		// The feed tells APIs by this event that the access tokens are dead.
+		w.wantEvent(family.SessionEnded, family.UserDisabled, "")
+		cut := 0
+		events, err := w.store.Events(w.Context(), family.EventQuery{User: string(id)})
+		if err != nil {
+			w.Fatal(err)
+		}
+		for _, e := range events {
+			if e.Kind == family.UserRevoked && e.Reason == family.UserDisabled {
+				cut++
+			}
+		}
+		if cut != 1 {
+			w.Errorf("%d cut-offs in the events, want 1", cut)
+		}
 		w.wantRefused(f, family.UserDisabled)
 		w.wantEnded(f, family.UserDisabled)
 		if s, _, err := w.store.Load(w.Context(), f); err != nil || s.Status != family.Live {
@@ -493,10 +508,11 @@ func TestRT_C24_ClientIsDisabledAndEnabled(t *testing.T) {
 		id := w.addUser("alice")
 		f := w.issue(id, "app", w.signIn(id), true)
 		w.do("PATCH", "/admin/v1/clients/app", `{"disabled":true}`, nil, 200)
-		w.wantEvent(family.ClientChanged, 0, "changed")
+		w.wantEvent(family.ClientRevoked, family.ClientDisabled, "")
 		w.wantRefused(f, family.ClientDisabled)
 		w.wantEnded(f, family.ClientDisabled)
 		w.do("PATCH", "/admin/v1/clients/app", `{"disabled":false}`, nil, 200)
+		w.wantEvent(family.ClientChanged, 0, "changed")
 		w.wantRotates(f)
 	})
 }
@@ -506,32 +522,33 @@ func TestRFC9700_05_ClientsThatMakeNoSenseAreRefused(t *testing.T) {
 	w := newWorld(t, "memdb")
 	const cb = `"redirect_uris":["http://127.0.0.1/cb"]`
 	for name, c := range map[string]struct{ body, says string }{
-		"public without rotation":       {`{"client_id":"a","preset":"native","policy":{"rotation":"never","leeway":"0","until_used":"false"},` + cb + `}`, "rotation"},
-		"fapi for a public client":      {`{"client_id":"a","preset":"fapi",` + cb + `}`, "rotation"},
-		"public that rejects":           {`{"client_id":"a","preset":"native","policy":{"on_reuse":"reject"},` + cb + `}`, "on_reuse"},
-		"browser without an end":        {`{"client_id":"a","preset":"browser","policy":{"idle":"0","absolute":"0"},` + cb + `}`, "idle"},
-		"browser with a secret":         {`{"client_id":"a","preset":"browser","auth":"secret",` + cb + `}`, "auth"},
-		"idle beyond absolute":          {`{"client_id":"a","preset":"native","policy":{"idle":"2d","absolute":"1d"},` + cb + `}`, "idle"},
-		"leeway beyond a minute":        {`{"client_id":"a","preset":"native","policy":{"leeway":"61s"},` + cb + `}`, "leeway"},
-		"negative leeway":               {`{"client_id":"a","preset":"native","policy":{"leeway":"-1s"},` + cb + `}`, "leeway"},
-		"zero access token":             {`{"client_id":"a","preset":"native","policy":{"access_ttl":"0"},` + cb + `}`, "access_ttl"},
-		"unknown policy field":          {`{"client_id":"a","preset":"native","policy":{"leway":"1s"},` + cb + `}`, "leway"},
-		"no preset":                     {`{"client_id":"a",` + cb + `}`, "preset"},
-		"unknown preset":                {`{"client_id":"a","preset":"mobile",` + cb + `}`, "mobile"},
-		"no redirect":                   {`{"client_id":"a","preset":"native"}`, "redirect_uris"},
-		"http redirect":                 {`{"client_id":"a","preset":"native","redirect_uris":["http://app.example/cb"]}`, "http"},
-		"public client_credentials":     {`{"client_id":"a","preset":"native","grant_types":["client_credentials"]}`, "client_credentials"},
-		"unknown grant type":            {`{"client_id":"a","preset":"native","grant_types":["password"],` + cb + `}`, "password"},
-		"id of a user":                  {`{"client_id":"u_a","preset":"native",` + cb + `}`, "u_"},
-		"no id":                         {`{"preset":"native",` + cb + `}`, "client_id"},
-		"unknown auth":                  {`{"client_id":"a","auth":"basic","preset":"native",` + cb + `}`, "auth"},
-		"public without PKCE":           {`{"client_id":"a","without_pkce":true,"preset":"native",` + cb + `}`, "pkce"},
-		"two words in a scope":          {`{"client_id":"a","scopes":["a b"],"preset":"native",` + cb + `}`, "a b"},
-		"algorithm none":                {`{"client_id":"a","id_token_alg":"none","preset":"native",` + cb + `}`, "id_token_alg"},
-		"relative resource":             {`{"client_id":"a","resources":["api"],"preset":"native",` + cb + `}`, "resource"},
-		"unknown member":                {`{"client_id":"a","redirect_uri":"http://127.0.0.1/","preset":"native"}`, "redirect_uri"},
-		"a list that is a text":         {`{"client_id":"a","preset":"native","redirect_uris":"http://127.0.0.1/"}`, "redirect_uris"},
-		"a policy value that is a bool": {`{"client_id":"a","preset":"native","policy":{"until_used":true},` + cb + `}`, "policy"},
+		"public without rotation":          {`{"client_id":"a","preset":"native","policy":{"rotation":"never","leeway":"0","until_used":"false"},` + cb + `}`, "rotation"},
+		"fapi for a public client":         {`{"client_id":"a","preset":"fapi",` + cb + `}`, "rotation"},
+		"public that rejects":              {`{"client_id":"a","preset":"native","policy":{"on_reuse":"reject"},` + cb + `}`, "on_reuse"},
+		"browser without an end":           {`{"client_id":"a","preset":"browser","policy":{"idle":"0","absolute":"0"},` + cb + `}`, "idle"},
+		"browser with a secret":            {`{"client_id":"a","preset":"browser","auth":"secret",` + cb + `}`, "auth"},
+		"idle beyond absolute":             {`{"client_id":"a","preset":"native","policy":{"idle":"2d","absolute":"1d"},` + cb + `}`, "idle"},
+		"leeway beyond a minute":           {`{"client_id":"a","preset":"native","policy":{"leeway":"61s"},` + cb + `}`, "leeway"},
+		"negative leeway":                  {`{"client_id":"a","preset":"native","policy":{"leeway":"-1s"},` + cb + `}`, "leeway"},
+		"access token beyond the server's": {`{"client_id":"a","preset":"native","policy":{"access_ttl":"61m"},` + cb + `}`, "max_access_ttl"},
+		"zero access token":                {`{"client_id":"a","preset":"native","policy":{"access_ttl":"0"},` + cb + `}`, "access_ttl"},
+		"unknown policy field":             {`{"client_id":"a","preset":"native","policy":{"leway":"1s"},` + cb + `}`, "leway"},
+		"no preset":                        {`{"client_id":"a",` + cb + `}`, "preset"},
+		"unknown preset":                   {`{"client_id":"a","preset":"mobile",` + cb + `}`, "mobile"},
+		"no redirect":                      {`{"client_id":"a","preset":"native"}`, "redirect_uris"},
+		"http redirect":                    {`{"client_id":"a","preset":"native","redirect_uris":["http://app.example/cb"]}`, "http"},
+		"public client_credentials":        {`{"client_id":"a","preset":"native","grant_types":["client_credentials"]}`, "client_credentials"},
+		"unknown grant type":               {`{"client_id":"a","preset":"native","grant_types":["password"],` + cb + `}`, "password"},
+		"id of a user":                     {`{"client_id":"u_a","preset":"native",` + cb + `}`, "u_"},
+		"no id":                            {`{"preset":"native",` + cb + `}`, "client_id"},
+		"unknown auth":                     {`{"client_id":"a","auth":"basic","preset":"native",` + cb + `}`, "auth"},
+		"public without PKCE":              {`{"client_id":"a","without_pkce":true,"preset":"native",` + cb + `}`, "pkce"},
+		"two words in a scope":             {`{"client_id":"a","scopes":["a b"],"preset":"native",` + cb + `}`, "a b"},
+		"algorithm none":                   {`{"client_id":"a","id_token_alg":"none","preset":"native",` + cb + `}`, "id_token_alg"},
+		"relative resource":                {`{"client_id":"a","resources":["api"],"preset":"native",` + cb + `}`, "resource"},
+		"unknown member":                   {`{"client_id":"a","redirect_uri":"http://127.0.0.1/","preset":"native"}`, "redirect_uri"},
+		"a list that is a text":            {`{"client_id":"a","preset":"native","redirect_uris":"http://127.0.0.1/"}`, "redirect_uris"},
+		"a policy value that is a bool":    {`{"client_id":"a","preset":"native","policy":{"until_used":true},` + cb + `}`, "policy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var f failure

@@ -112,8 +112,9 @@ func SpecOf(c client.Client) ClientSpec {
 func PolicyOf(c client.Client) (family.Policy, error) { return family.PolicyOf(c.Preset, c.Policy) }
 
 // CheckClient refuses a client, or a policy for it, that makes no sense or that a
-// standard forbids. The error names the field.
-func CheckClient(c client.Client) error {
+// standard forbids, or whose access tokens live longer than the server's may. The error
+// names the field.
+func CheckClient(c client.Client, maxAccessTTL time.Duration) error {
 	if c.Auth == 0 {
 		return errors.New(`auth is not known: write "none" for a public client or "secret"`)
 	}
@@ -134,6 +135,9 @@ func CheckClient(c client.Client) error {
 	}
 	if err := p.Check(family.Kind{Confidential: c.Confidential(), Browser: c.Preset == "browser"}); err != nil {
 		return fmt.Errorf("policy: %w", err)
+	}
+	if p.AccessTTL > maxAccessTTL {
+		return fmt.Errorf("policy: access_ttl is %v, longer than the server's max_access_ttl %v: make it shorter, or configure the other", p.AccessTTL, maxAccessTTL)
 	}
 	return nil
 }
@@ -295,7 +299,7 @@ func (a *API) addClient(c *call) (any, error) {
 		cl.Secrets = []client.Hash{h}
 	}
 	cl = in.Apply(cl)
-	if err := CheckClient(cl); err != nil {
+	if err := CheckClient(cl, a.MaxAccessTTL); err != nil {
 		return nil, invalid(err.Error(), "")
 	}
 	e := c.event(family.ClientChanged, "added")
@@ -334,7 +338,7 @@ func (a *API) changeClient(c *call, change func(cl client.Client, now time.Time)
 			return client.Client{}, err
 		}
 		e.Client = cl.ID
-		err = a.Store.PutClient(c.Context(), next, e)
+		err = a.Store.PutClient(c.Context(), next, WithDisabling(cl, next, e)...)
 		if errors.Is(err, family.ErrConflict) {
 			continue
 		}
@@ -344,6 +348,17 @@ func (a *API) changeClient(c *call, change func(cl client.Client, now time.Time)
 		return next, nil
 	}
 	return client.Client{}, family.ErrConflict
+}
+
+// WithDisabling returns the events of a client's change: when it disables the client, a
+// second one by which APIs hear that the access tokens of until now are dead.
+func WithDisabling(old, next client.Client, e family.Event) []family.Event {
+	if next.Status != client.Disabled || old.Status == client.Disabled || old.Status == 0 {
+		return []family.Event{e}
+	}
+	cut := e
+	cut.Kind, cut.Reason, cut.Detail = family.ClientRevoked, family.ClientDisabled, ""
+	return []family.Event{e, cut}
 }
 
 // ours refuses to change what the next start would change back.
@@ -384,7 +399,7 @@ func (a *API) updateClient(c *call) (any, error) {
 		if next.Auth == client.Secret && len(next.Secrets) == 0 {
 			return cl, e, invalid("auth: the client has no secret yet", "add a secret first: that makes it confidential")
 		}
-		if err := CheckClient(next); err != nil {
+		if err := CheckClient(next, a.MaxAccessTTL); err != nil {
 			return cl, e, invalid(err.Error(), "")
 		}
 		return next, e, nil
@@ -429,7 +444,7 @@ func (a *API) addSecret(c *call) (any, error) {
 		text, h = newSecret(now)
 		cl.Auth = client.Secret
 		cl.Secrets = append(slices.Clone(cl.Secrets), h)
-		if err := CheckClient(cl); err != nil {
+		if err := CheckClient(cl, a.MaxAccessTTL); err != nil {
 			return cl, e, invalid(err.Error(), "")
 		}
 		return cl, e, nil

@@ -313,13 +313,15 @@ func (a *API) disableUser(c *call) (any, error) {
 	u, err := a.changeUser(c, func(u user.User, now time.Time) (user.User, []family.Event) {
 		changed := c.event(family.UserChanged, "disabled")
 		changed.Reason = family.UserDisabled
-		if !in.SignOut {
-			u.Status = user.Disabled
-			return u, []family.Event{changed}
-		}
+		// Also when the families are only suspended: it is by this event that APIs hear
+		// that the access tokens of until now are dead.
 		cut := c.event(family.UserRevoked, "")
 		cut.Reason = family.UserDisabled
-		return u.Disable(now), []family.Event{changed, cut}
+		if in.SignOut {
+			u = u.Disable(now)
+		}
+		u.Status = user.Disabled
+		return u, []family.Event{changed, cut}
 	})
 	if err != nil {
 		return nil, err

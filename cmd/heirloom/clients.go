@@ -18,7 +18,7 @@ import (
 // keepClients makes the store's clients those of the configuration: new ones are
 // registered, changed ones stored, and those that have left it are disabled. Clients
 // that were registered by command are left alone.
-func keepClients(ctx context.Context, st admin.Clients, configured []clientConfig, now time.Time, log *slog.Logger) error {
+func keepClients(ctx context.Context, st admin.Clients, configured []clientConfig, maxAccessTTL time.Duration, now time.Time, log *slog.Logger) error {
 	here := map[string]bool{}
 	for _, cc := range configured {
 		here[cc.ClientID] = true
@@ -26,7 +26,7 @@ func keepClients(ctx context.Context, st admin.Clients, configured []clientConfi
 		if err != nil && !errors.Is(err, family.ErrNotFound) {
 			return fmt.Errorf("load client %q: %w", cc.ClientID, err)
 		}
-		next, err := cc.client(old, now)
+		next, err := cc.client(old, maxAccessTTL, now)
 		if err != nil {
 			return fmt.Errorf("client %q: %w", cc.ClientID, err)
 		}
@@ -34,7 +34,7 @@ func keepClients(ctx context.Context, st admin.Clients, configured []clientConfi
 			continue
 		}
 		e := family.Event{Kind: family.ClientChanged, Client: next.ID, Detail: "set by the configuration"}
-		err = st.PutClient(ctx, next, e)
+		err = st.PutClient(ctx, next, admin.WithDisabling(old, next, e)...)
 		if errors.Is(err, family.ErrExists) {
 			return hinted(fmt.Errorf("client %q was removed once, and an id is never given twice", cc.ClientID), "take another client_id")
 		}
@@ -50,12 +50,18 @@ func keepClients(ctx context.Context, st admin.Clients, configured []clientConfi
 		}
 		for _, c := range page {
 			after = c.ID
+			// Its tokens would outlive what APIs remember of ends.
+			if p, err := admin.PolicyOf(c); err == nil && c.Status == client.Enabled && p.AccessTTL > maxAccessTTL && (!c.FromConfig || here[c.ID]) {
+				return hinted(fmt.Errorf("client %q: policy: access_ttl is %v, longer than max_access_ttl %v", c.ID, p.AccessTTL, maxAccessTTL),
+					"raise max_access_ttl; to lower it, change the client first")
+			}
 			if !c.FromConfig || here[c.ID] || c.Status == client.Disabled {
 				continue
 			}
+			old := c
 			c.Status = client.Disabled
 			e := family.Event{Kind: family.ClientChanged, Client: c.ID, Reason: family.ClientDisabled, Detail: "left the configuration"}
-			if err := st.PutClient(ctx, c, e); err != nil {
+			if err := st.PutClient(ctx, c, admin.WithDisabling(old, c, e)...); err != nil {
 				return fmt.Errorf("disable client %q: %w", c.ID, err)
 			}
 			log.Warn("client left the configuration and is disabled", "client", c.ID)

@@ -50,6 +50,8 @@ type config struct {
 	TrustedProxies []network `json:"trusted_proxies"`
 	// SessionLifetime is how long a sign-in in a browser lasts at most, from "1m" to "365d". Zero: 30d.
 	SessionLifetime duration `json:"session_lifetime"`
+	// MaxAccessTTL is the longest life that a client's policy may give its access tokens, up to "24h"; APIs that follow the revocation feed remember an end so long. Lower it only when no longer one is alive any more. Zero: 1h.
+	MaxAccessTTL duration `json:"max_access_ttl"`
 	// KeepEnded is how long families and sessions that have ended can still be asked about, from "1h" on. Zero: 30d.
 	KeepEnded duration `json:"keep_ended"`
 	// KeepEvents is how long events are kept, from "1h" on. Zero: 90d.
@@ -237,6 +239,7 @@ func (c *config) setDefaults() {
 		c.KEKFile = cmp.Or(c.KEKFile, filepath.Join(c.Data, "kek"))
 	}
 	c.SessionLifetime = cmp.Or(c.SessionLifetime, duration(30*24*time.Hour))
+	c.MaxAccessTTL = cmp.Or(c.MaxAccessTTL, duration(time.Hour))
 	c.KeepEnded = cmp.Or(c.KeepEnded, duration(30*24*time.Hour))
 	c.KeepEvents = cmp.Or(c.KeepEvents, duration(90*24*time.Hour))
 	c.ShutdownGrace = cmp.Or(c.ShutdownGrace, duration(10*time.Second))
@@ -290,6 +293,7 @@ func (c *config) check() []error {
 		min, max time.Duration
 	}{
 		{"session_lifetime", c.SessionLifetime, time.Minute, 365 * 24 * time.Hour},
+		{"max_access_ttl", c.MaxAccessTTL, time.Second, 24 * time.Hour},
 		{"keep_ended", c.KeepEnded, time.Hour, 10 * 365 * 24 * time.Hour},
 		{"keep_events", c.KeepEvents, time.Hour, 10 * 365 * 24 * time.Hour},
 		{"shutdown_grace", c.ShutdownGrace, time.Millisecond, 5 * time.Minute},
@@ -310,7 +314,7 @@ func (c *config) check() []error {
 		if cc.ClientID != "" {
 			name = fmt.Sprintf("client %q", cc.ClientID)
 		}
-		if _, err := cc.client(client.Client{}, time.Now()); err != nil {
+		if _, err := cc.client(client.Client{}, time.Duration(c.MaxAccessTTL), time.Now()); err != nil {
 			errs = append(errs, fmt.Errorf("config %s:%d: %s: %w", c.file, cc.line, name, err))
 		}
 		if seen[cc.ClientID] {
@@ -410,7 +414,7 @@ func (cc clientConfig) secretTexts() ([]string, error) {
 
 // client returns what the client is to become, given what is stored of it (the zero
 // Client: nothing). Cut-off and known secrets stay as they are.
-func (cc clientConfig) client(old client.Client, now time.Time) (client.Client, error) {
+func (cc clientConfig) client(old client.Client, maxAccessTTL time.Duration, now time.Time) (client.Client, error) {
 	texts, err := cc.secretTexts()
 	if err != nil {
 		return client.Client{}, err
@@ -429,5 +433,5 @@ func (cc clientConfig) client(old client.Client, now time.Time) (client.Client, 
 		next.Secrets = append(next.Secrets, h)
 	}
 	next = cc.Apply(next)
-	return next, admin.CheckClient(next)
+	return next, admin.CheckClient(next, maxAccessTTL)
 }

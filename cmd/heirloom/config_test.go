@@ -45,17 +45,19 @@ var nonsense = map[string]string{
 	"store: 'sqlite:'":                   "store: ",
 	"kek: abc":                           "kek: it is not a key-encryption key",
 	"kek: hkek_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\nkek_file: x": "kek: kek_file is set too",
-	"kek_file: {a: b}":                        "kek_file: want one value",
-	"tls_cert_file: cert.pem":                 "tls_cert_file: it and tls_key_file belong together",
-	"tls_key_file: key.pem":                   "tls_cert_file: it and tls_key_file belong together",
-	"tls_key_file: []":                        "tls_key_file: want one value",
-	"trusted_proxies: 10.0.0.0/8":             "trusted_proxies: want a list",
-	"trusted_proxies: [10.0.0.0/33]":          `trusted_proxies[0]: "10.0.0.0/33" is not a network`,
-	"trusted_proxies: [proxy]":                `trusted_proxies[0]: "proxy" is neither an address nor a network`,
-	"session_lifetime: 0":                     "session_lifetime: it is 0",
-	"session_lifetime: -1h":                   "session_lifetime: -1h0m0s is out of bounds: write a duration from 1m0s to 365d",
-	"session_lifetime: 366d":                  "session_lifetime: 366d is out of bounds",
-	"session_lifetime: 30":                    `session_lifetime: "30" is no duration`,
+	"kek_file: {a: b}":               "kek_file: want one value",
+	"tls_cert_file: cert.pem":        "tls_cert_file: it and tls_key_file belong together",
+	"tls_key_file: key.pem":          "tls_cert_file: it and tls_key_file belong together",
+	"tls_key_file: []":               "tls_key_file: want one value",
+	"trusted_proxies: 10.0.0.0/8":    "trusted_proxies: want a list",
+	"trusted_proxies: [10.0.0.0/33]": `trusted_proxies[0]: "10.0.0.0/33" is not a network`,
+	"trusted_proxies: [proxy]":       `trusted_proxies[0]: "proxy" is neither an address nor a network`,
+	"session_lifetime: 0":            "session_lifetime: it is 0",
+	"session_lifetime: -1h":          "session_lifetime: -1h0m0s is out of bounds: write a duration from 1m0s to 365d",
+	"session_lifetime: 366d":         "session_lifetime: 366d is out of bounds",
+	"session_lifetime: 30":           `session_lifetime: "30" is no duration`,
+	"max_access_ttl: 25h":            "max_access_ttl: 25h0m0s is out of bounds",
+	"max_access_ttl: 10m\nclients: [{client_id: a, preset: native, redirect_uris: ['http://127.0.0.1/'], policy: {access_ttl: 11m}}]": "access_ttl is 11m0s, longer than the server's max_access_ttl 10m0s",
 	"keep_ended: 1m":                          "keep_ended: 1m0s is out of bounds",
 	"keep_ended: 0s":                          "keep_ended: it is 0",
 	"keep_events: -5d":                        `keep_events: "-5d" is no duration`,
@@ -273,13 +275,13 @@ func TestKnownSecretsKeepTheirDates(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, second := time.Unix(1000, 0), time.Unix(2000, 0)
-	old, err := c.Clients[0].client(client.Client{}, first)
+	old, err := c.Clients[0].client(client.Client{}, time.Hour, first)
 	if err != nil {
 		t.Fatal(err)
 	}
 	old.NotBefore, old.NotBeforeReason, old.Version = first, "revoked_admin", 7
 	c.Clients[0].Secrets = c.Clients[0].Secrets[1:]
-	next, err := c.Clients[0].client(old, second)
+	next, err := c.Clients[0].client(old, time.Hour, second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -254,14 +254,6 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 			log.Error("revocation feed", "err", err)
 		}
 	})
-	// The streams of the revocation feed never finish by themselves: they end first.
-	streaming, endStreams := context.WithCancel(context.Background())
-	defer endStreams()
-	work.Go(func() {
-		if err := handler.Run(streaming); err != nil {
-			log.Error("revocation feed", "err", err)
-		}
-	})
 	// What was needed only to begin, such as for hashing the demo user's password, goes
 	// back to the system.
 	debug.FreeOSMemory()
@@ -277,7 +269,6 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 		log.Info("stopping: requests may finish", "grace", time.Duration(r.ShutdownGrace))
 	case cause = <-failed:
 	}
-	endStreams()
 	grace, cancel := context.WithTimeout(context.Background(), time.Duration(r.ShutdownGrace))
 	defer cancel()
 	// The door says 503 to newcomers before it closes, so a load balancer and a client
