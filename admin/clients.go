@@ -31,7 +31,7 @@ type ClientSpec struct {
 	FirstParty bool `json:"first_party,omitempty"`
 	// RedirectURIs are where codes may be sent, compared exactly, but for the port of loopback hosts. Empty: only for clients without authorization_code.
 	RedirectURIs []string `json:"redirect_uris,omitempty"`
-	// PostLogoutRedirectURIs are where the browser may go after signing out, compared as redirect_uris. Empty: nowhere.
+	// PostLogoutRedirectURIs are where the browser may go after signing out, compared exactly, ports of loopback hosts too. Empty: nowhere.
 	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris,omitempty"`
 	// GrantTypes are authorization_code, refresh_token and client_credentials. Empty: authorization_code and refresh_token.
 	GrantTypes []string `json:"grant_types,omitempty"`
