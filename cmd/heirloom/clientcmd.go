@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/heirloom-auth/heirloom/admin"
 )
@@ -32,6 +31,9 @@ func specFlags(c *cobra.Command) {
 			c.Flags().Bool(flag, false, help)
 		case reflect.Slice:
 			c.Flags().StringArray(flag, nil, help+"; may be repeated")
+			if one := singular(flag); one != "" {
+				c.Flags().StringArray(one, nil, "the same")
+			}
 		case reflect.Map:
 			c.Flags().StringArray(flag, nil, "a field as name=value, such as leeway=10s; may be repeated")
 		default:
@@ -40,14 +42,15 @@ func specFlags(c *cobra.Command) {
 			}
 		}
 	}
-	// One item is written in the singular.
-	c.Flags().SetNormalizeFunc(func(f *pflag.FlagSet, name string) pflag.NormalizedName {
-		switch name {
-		case "redirect-uri", "post-logout-redirect-uri", "grant-type", "scope", "resource":
-			name += "s"
-		}
-		return pflag.NormalizedName(name)
-	})
+}
+
+// singular is how a list's flag is called for one item; "" where nobody would say it.
+func singular(flag string) string {
+	switch flag {
+	case "redirect-uris", "post-logout-redirect-uris", "grant-types", "scopes", "resources":
+		return strings.TrimSuffix(flag, "s")
+	}
+	return ""
 }
 
 // specBody turns the flags that were given into the members of a request.
@@ -56,7 +59,7 @@ func specBody(c *cobra.Command) (map[string]any, error) {
 	for f := range reflect.TypeFor[admin.ClientSpec]().Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		flag := strings.ReplaceAll(name, "_", "-")
-		if fl := c.Flags().Lookup(flag); fl == nil || !fl.Changed {
+		if one := singular(flag); !c.Flags().Changed(flag) && (one == "" || !c.Flags().Changed(one)) {
 			continue
 		}
 		var v any
@@ -67,6 +70,11 @@ func specBody(c *cobra.Command) (map[string]any, error) {
 		case reflect.Slice:
 			var list []string
 			list, err = c.Flags().GetStringArray(flag)
+			if one := singular(flag); err == nil && one != "" {
+				var more []string
+				more, err = c.Flags().GetStringArray(one)
+				list = append(list, more...)
+			}
 			// One empty item empties the list.
 			if len(list) == 1 && list[0] == "" {
 				list = []string{}
