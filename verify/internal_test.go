@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"math/big"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -190,14 +191,23 @@ func FuzzScanner(f *testing.F) {
 	})
 }
 
-func FuzzParse(f *testing.F) {
+func FuzzCut(f *testing.F) {
 	f.Add("eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.e30.AA")
 	f.Add("hrt_x.y.z")
 	f.Add("..")
+	f.Add(".")
+	f.Add("a..b")
 	f.Fuzz(func(t *testing.T, token string) {
-		j, why := parse(token)
-		if why == "" && (j.input <= 0 || j.input >= len(token) || token[j.input] != '.' || token[j.input+1:] != j.sig) {
-			t.Errorf("%q was cut into %+v", token, j)
+		payload, sig, why := cut(token)
+		if why != "" {
+			return
+		}
+		parts := strings.Split(token, ".")
+		if len(parts) != 3 || token[:payload-1] != parts[0] || token[payload:sig-1] != parts[1] || token[sig:] != parts[2] {
+			t.Fatalf("%q was cut at %d and %d", token, payload, sig)
+		}
+		if h, why := readHead(parts[0]); why == "" && h.text != parts[0] {
+			t.Errorf("the header %q was read as %+v", parts[0], h)
 		}
 	})
 }

@@ -164,13 +164,12 @@ func (p *scanner) str() string {
 	return ""
 }
 
-// strs takes a list of strings, at most 64.
-func (p *scanner) strs() []string {
+// strs takes a list of strings, at most 64, and appends them to all.
+func (p *scanner) strs(all []string) []string {
 	if !p.eat('[') {
 		p.fail("a JSON list of strings is missing")
 		return nil
 	}
-	var all []string
 	p.space()
 	if p.eat(']') {
 		return nil

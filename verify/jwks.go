@@ -271,7 +271,7 @@ func (j jwk) key(accepted []Alg) *key {
 	var can []Alg
 	switch {
 	case j.Kty == "EC" && j.Crv == "P-256":
-		x, y := decode(nil, j.X), decode(nil, j.Y)
+		x, y := decode(nil, []byte(j.X)), decode(nil, []byte(j.Y))
 		if len(x) != 32 || len(y) != 32 {
 			return nil
 		}
@@ -281,7 +281,7 @@ func (j jwk) key(accepted []Alg) *key {
 		}
 		k.pub, can = pub, []Alg{ES256}
 	case j.Kty == "OKP" && j.Crv == "Ed25519":
-		x := decode(nil, j.X)
+		x := decode(nil, []byte(j.X))
 		if len(x) != ed25519.PublicKeySize {
 			return nil
 		}
@@ -290,7 +290,7 @@ func (j jwk) key(accepted []Alg) *key {
 			j.Alg = EdDSA
 		}
 	case j.Kty == "RSA":
-		n, e := decode(nil, j.N), bytes.TrimLeft(decode(nil, j.E), "\x00")
+		n, e := decode(nil, []byte(j.N)), bytes.TrimLeft(decode(nil, []byte(j.E)), "\x00")
 		pub := &rsa.PublicKey{N: new(big.Int).SetBytes(n)}
 		if bits := pub.N.BitLen(); bits < 2048 || bits > 8192 || len(e) == 0 || len(e) > 4 {
 			return nil // RFC 7518 §3.3: 2048 bits at least

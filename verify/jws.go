@@ -58,25 +58,30 @@ func (k *key) same(l *key) bool {
 	return ok && eq.Equal(l.pub)
 }
 
-// verify checks the signature of a JWS; digest is the SHA-256 of its signing input.
-func (k *key) verify(alg Alg, input []byte, digest *[sha256.Size]byte, sig []byte) bool {
+// scratch is the memory of one check; none of it outlives the check.
+type scratch struct {
+	token   [2048]byte
+	payload [2048]byte
+	sig     [1024]byte
+	digest  [sha256.Size]byte // of the signing input
+	der     [72]byte
+}
+
+// verify checks the signature of a JWS; s.digest is that of its signing input.
+func (k *key) verify(alg Alg, input, sig []byte, s *scratch) bool {
 	if !k.may(alg) {
 		return false
 	}
 	switch pub := k.pub.(type) {
 	case *ecdsa.PublicKey:
-		if len(sig) != 64 {
-			return false
-		}
-		var der [72]byte
-		return ecdsa.VerifyASN1(pub, digest[:], appendDER(der[:0], sig))
+		return len(sig) == 64 && ecdsa.VerifyASN1(pub, s.digest[:], appendDER(s.der[:0], sig))
 	case *rsa.PublicKey:
 		switch alg {
 		case RS256:
-			return rsa.VerifyPKCS1v15(pub, crypto.SHA256, digest[:], sig) == nil
+			return rsa.VerifyPKCS1v15(pub, crypto.SHA256, s.digest[:], sig) == nil
 		case PS256:
 			// RFC 7518 §3.5: the salt is as long as the digest.
-			return rsa.VerifyPSS(pub, crypto.SHA256, digest[:], sig, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
+			return rsa.VerifyPSS(pub, crypto.SHA256, s.digest[:], sig, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
 		}
 	case ed25519.PublicKey:
 		return len(sig) == ed25519.SignatureSize && ed25519.Verify(pub, input, sig)
@@ -103,14 +108,11 @@ func appendDER(b, sig []byte) []byte {
 	return b
 }
 
-// jws is a compact JWS (RFC 7515 §7.1), cut into its parts, with its header read.
-type jws struct {
-	input   int // length of the signing input
-	payload string
-	sig     string
-	alg     Alg
-	kid     string
-	typ     string
+// head is what a JWS header says.
+type head struct {
+	text string // as it is in the token
+	alg  Alg
+	kid  string
 }
 
 // base64url has one spelling for each value: no padding, no stray bits at the end.
@@ -118,16 +120,15 @@ var base64url = base64.RawURLEncoding.Strict()
 
 // decode reads base64url, into dst if it is large enough. It returns nil for what is
 // empty or not base64url.
-func decode(dst []byte, s string) []byte {
-	n := base64url.DecodedLen(len(s))
+func decode(dst, src []byte) []byte {
+	n := base64url.DecodedLen(len(src))
 	if n == 0 {
 		return nil
 	}
 	if n > cap(dst) {
 		dst = make([]byte, n)
 	}
-	var src [2048]byte
-	got, err := base64url.Decode(dst[:n], append(src[:0], s...))
+	got, err := base64url.Decode(dst[:n], src)
 	// The decoder skips line breaks; whoever sends them wants two spellings of one token.
 	if err != nil || got != n {
 		return nil
@@ -135,35 +136,41 @@ func decode(dst []byte, s string) []byte {
 	return dst[:n]
 }
 
-// parse cuts a token and reads its header. why is "" when it could be an access token.
-func parse(token string) (j jws, why string) {
+// cut finds the parts of a compact JWS (RFC 7515 §7.1): the header ends at payload-1,
+// and what is signed at sig-1. why is "" when it could be one.
+func cut(token string) (payload, sig int, why string) {
 	if len(token) > maxToken {
-		return j, "it is longer than 16 KiB"
+		return 0, 0, "it is longer than 16 KiB"
 	}
 	if strings.HasPrefix(token, "hrt_") || strings.HasPrefix(token, "hac_") {
-		return j, "it is a refresh token or a code: these are for the authorization server alone"
+		return 0, 0, "it is a refresh token or a code: these are for the authorization server alone"
 	}
-	head, rest, ok := strings.Cut(token, ".")
-	payload, sig, ok2 := strings.Cut(rest, ".")
-	if !ok || !ok2 || strings.IndexByte(sig, '.') >= 0 {
-		return j, "it is not a signed JWT"
+	payload = strings.IndexByte(token, '.') + 1
+	sig = strings.LastIndexByte(token, '.') + 1
+	if payload == 0 || sig == payload || strings.IndexByte(token[payload:sig-1], '.') >= 0 {
+		return 0, 0, "it is not a signed JWT"
 	}
-	var buf [512]byte
-	raw := decode(buf[:0], head)
+	return payload, sig, ""
+}
+
+// readHead reads a header. why is "" when it is that of an access token.
+func readHead(text string) (h head, why string) {
+	raw := decode(nil, []byte(text))
 	if raw == nil {
-		return j, "its header is not base64url"
+		return h, "its header is not base64url"
 	}
-	j = jws{input: len(head) + 1 + len(payload), payload: payload, sig: sig}
+	h.text = strings.Clone(text)
+	typ := ""
 	p := scan(string(raw))
 	var m members
 	for name, ok := p.next(&m); ok; name, ok = p.next(&m) {
 		switch name {
 		case "alg":
-			j.alg = Alg(p.str())
+			h.alg = Alg(p.str())
 		case "kid":
-			j.kid = p.str()
+			h.kid = p.str()
 		case "typ":
-			j.typ = p.str()
+			typ = p.str()
 		case "crit", "b64":
 			// RFC 7515 §4.1.11: what must be understood and is not makes it invalid.
 			p.fail("its header has extensions that must be understood")
@@ -173,12 +180,12 @@ func parse(token string) (j jws, why string) {
 	}
 	p.end()
 	if p.bad != "" {
-		return j, p.bad
+		return h, p.bad
 	}
-	if !isAccessToken(j.typ) {
-		return j, "its type is not at+jwt: it is not an access token"
+	if !isAccessToken(typ) {
+		return h, "its type is not at+jwt: it is not an access token"
 	}
-	return j, ""
+	return h, ""
 }
 
 // isAccessToken compares a typ as RFC 9068 §4 and RFC 7515 §4.1.9 say.

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -123,7 +124,9 @@ type Verifier struct {
 	follow   *follower // nil without a feed
 	ask      *asker    // nil without introspection
 	verified *cache[verified]
-	running  sync.Mutex
+	head     atomic.Pointer[head] // of the token that was last found good
+	scratch  sync.Pool
+	running  sync.Mutex // held by Run
 }
 
 // verified is a token that was found good, and what has to hold for it to stay so.
@@ -329,60 +332,72 @@ func (v *Verifier) check(ctx context.Context, token string, now instant) (*Token
 		}
 		clock, skew = c, 0
 	}
-	if len(token) > maxToken {
-		return nil, refuse("it is longer than 16 KiB")
+	payload, sig, why := cut(token)
+	if why != "" {
+		return nil, refuse(why)
 	}
 	set, err := v.keys.current(ctx, now.wall)
 	if err != nil {
 		return nil, err
 	}
-	var buf [2048]byte
-	raw := append(buf[:0], token...)
-	input := raw[:max(strings.LastIndexByte(token, '.'), 0)]
-	digest := sha256.Sum256(input)
+	s, _ := v.scratch.Get().(*scratch)
+	if s == nil {
+		s = new(scratch)
+	}
+	defer v.scratch.Put(s)
+	raw := append(s.token[:0], token...)
+	input := raw[:sig-1]
+	s.digest = sha256.Sum256(input)
 
 	// The digest is of what was signed, so that a miss computes it once. The signature is
 	// compared: another one may be good or not.
-	if hit, ok := v.verified.get(digest); ok && len(token)-len(input) == 1+len(hit.sig) && token[len(input)+1:] == hit.sig {
+	if hit, ok := v.verified.get(s.digest); ok && hit.sig == token[sig:] {
 		if slices.Contains(set.keys, hit.key) {
 			if err := v.alive(hit.t, clock, skew); err != nil {
-				v.verified.drop(digest)
+				v.verified.drop(s.digest)
 				return nil, err
 			}
 			return hit.t.clone(), nil
 		}
-		v.verified.drop(digest) // its key was taken away
+		v.verified.drop(s.digest) // its key was taken away
 	}
 
-	j, why := parse(token)
-	if why != "" {
-		return nil, refuse(why)
+	// Most tokens of an issuer have one and the same header.
+	h := v.head.Load()
+	usual := h != nil && h.text == token[:payload-1]
+	if !usual {
+		read, why := readHead(token[:payload-1])
+		if why != "" {
+			return nil, refuse(why)
+		}
+		h = &read
 	}
-	if !slices.Contains(v.conf.Algs, j.alg) {
+	if !slices.Contains(v.conf.Algs, h.alg) {
 		return nil, refuse("it is signed with an algorithm that is not accepted here")
 	}
-	var payload [2048]byte
-	text := decode(payload[:0], j.payload)
+	text := decode(s.payload[:0], raw[payload:sig-1])
 	if text == nil {
 		return nil, refuse("its claims are not base64url")
 	}
-	k := set.find(j.kid, j.alg)
+	k := set.find(h.kid, h.alg)
 	if k == nil {
 		// Nothing is believed of the claims yet but how old they say they are.
 		t, _, why := readClaims(string(text))
 		if why != "" {
 			return nil, refuse(why)
 		}
-		if k, err = v.keys.lookup(ctx, set, j.kid, j.alg, t.IssuedAt.Unix()); err != nil {
+		if k, err = v.keys.lookup(ctx, set, h.kid, h.alg, t.IssuedAt.Unix()); err != nil {
 			return nil, err
 		}
 		if k == nil {
 			return nil, refuse("no key of the issuer fits it")
 		}
 	}
-	var signature [1024]byte
-	if sig := decode(signature[:0], j.sig); sig == nil || !k.verify(j.alg, input, &digest, sig) {
+	if signature := decode(s.sig[:0], raw[sig:]); signature == nil || !k.verify(h.alg, input, signature, s) {
 		return nil, refuse("its signature is wrong")
+	}
+	if !usual {
+		v.head.Store(h)
 	}
 	t, notBefore, why := readClaims(string(text))
 	if why == "" {
@@ -394,7 +409,10 @@ func (v *Verifier) check(ctx context.Context, token string, now instant) (*Token
 	if err := v.alive(t, clock, skew); err != nil {
 		return nil, err
 	}
-	v.verified.put(digest, verified{t: t, sig: strings.Clone(j.sig), key: k})
+	if v.conf.Cached < 0 {
+		return t, nil
+	}
+	v.verified.put(s.digest, verified{t: t, sig: strings.Clone(token[sig:]), key: k})
 	return t.clone(), nil
 }
 

@@ -1,0 +1,6 @@
+//go:build race
+
+package verify_test
+
+// raceDetector allocates by itself.
+const raceDetector = true
