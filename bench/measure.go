@@ -109,6 +109,10 @@ func measure(ctx context.Context, p plan, progress io.Writer) (f figures, err er
 		Cores: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH, Go: strings.TrimSpace(string(version)),
 		Sessions: p.sessions, Rounds: p.rounds, Window: p.window,
 	}
+	say("allocations")
+	if err := f.allocations(ctx); err != nil {
+		return f, err
+	}
 	r := &rig{plan: p, progress: progress}
 	if r.site, err = newSite(bin, filepath.Join(dir, "data")); err != nil {
 		return f, err
@@ -176,8 +180,7 @@ func measure(ctx context.Context, p plan, progress io.Writer) (f figures, err er
 	if f.FileAfter, err = r.fileAfterStop(); err != nil {
 		return f, err
 	}
-	say("allocations")
-	return f, f.allocations(ctx)
+	return f, nil
 }
 
 // openFloor starts the floor: this program in another process, so that /proc tells its processor time.
