@@ -81,9 +81,7 @@ func TestABurstDrivesEveryChainAndStopsAtTheFirstWrongAnswer(t *testing.T) {
 	s := httptest.NewServer(f)
 	defer s.Close()
 	load := &target{name: "floor", pid: os.Getpid(), caller: &caller{host: s.Listener.Addr().String(), path: "/oauth2/token", agent: agent, clientID: "floor"}}
-	for _, c := range []string{"a", "b", "c", "d", "e"} {
-		load.chains = append(load.chains, c)
-	}
+	load.chains = []string{"a", "b", "c", "d", "e"}
 	got, err := load.drive(t.Context(), burst{workers: 2, rotations: 20})
 	if err != nil {
 		t.Fatal(err)

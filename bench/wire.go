@@ -19,7 +19,6 @@ type conn struct {
 	addr string
 	c    net.Conn
 	r    *bufio.Reader
-	out  []byte
 	in   []byte
 }
 
