@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -575,11 +576,14 @@ func TestRT_H20_SlowBodyTimesOut(t *testing.T) {
 		srv := &http.Server{Handler: h}
 		go func() { _ = srv.Serve(l) }()
 		defer srv.Close()
+		// The bubble's clock stops with this function, so nobody may be left asleep in it.
+		var sender sync.WaitGroup
+		defer sender.Wait()
 		ours, theirs := net.Pipe()
 		defer ours.Close()
 		l.conns <- theirs
 		started := time.Now()
-		go func() {
+		sender.Go(func() {
 			_, _ = io.WriteString(ours, "POST /oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Type: "+formType+"\r\nContent-Length: 1000\r\n\r\n")
 			for {
 				if _, err := io.WriteString(ours, "a"); err != nil {
@@ -587,7 +591,7 @@ func TestRT_H20_SlowBodyTimesOut(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 			}
-		}()
+		})
 		res, err := http.ReadResponse(bufio.NewReader(ours), nil)
 		if err != nil {
 			t.Fatalf("no answer: %v", err)
