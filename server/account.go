@@ -435,12 +435,16 @@ func sentence(err error) string {
 // when they had offline_access: such an app's tokens end with the session at the server
 // (RFC 10017 §6.3.2.3).
 func (s *Server) endBrowserApps(r *http.Request, c *call, who *signedIn, why family.Reason) error {
+	var failed error
 	_, err := family.EndAll(r.Context(), s.conf.Store, s.conf.Store, family.Query{Session: [16]byte(who.session.ID)},
 		func(st family.State) bool {
 			k, err := s.party(r.Context(), st.Grant.Client)
+			if err != nil && !errors.Is(err, family.ErrNotFound) {
+				failed = err
+			}
 			return err != nil || k.Preset != "browser"
 		}, why, c.from, c.id)
-	return err
+	return errors.Join(err, failed)
 }
 
 // endSessionAsked is RP-Initiated Logout 1.0. It asks the person, unless the hint shows

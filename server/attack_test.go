@@ -2,8 +2,11 @@ package server_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -231,4 +234,64 @@ func TestReuseThatEndsMoreEndsTheSignIns(t *testing.T) {
 		w.exchange(underWay, code).refused(t)
 		b.tokens("strict") // the owner signs in again
 	}
+}
+
+func TestOneNetworkDoesNotFillTheHasher(t *testing.T) {
+	w := newWorld(t, engines["memory"], proxied)
+	known := w.browser()
+	f := newFlow("app")
+	known.code(f)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				w.post("/login", from("203.0.113.1"), "username", fmt.Sprintf("nobody-%d-%d", i, n), "password", "guess guess guess")
+			}
+		}()
+	}
+	defer wg.Wait()
+	defer close(stop)
+	for range 10 {
+		r := w.post("/login", from("198.51.100.7"), "username", aliceName, "password", alicePassword)
+		if r.status == 429 {
+			t.Error("somebody in another network could not sign in")
+		}
+	}
+}
+
+func TestConsentIsThatOfWhoSawIt(t *testing.T) {
+	onEngines(t, func(t *testing.T, w *world) {
+		b := w.browser()
+		f := newFlow("third")
+		p := b.get(f.url())
+		for !strings.Contains(p.body, `id="consent"`) {
+			if strings.Contains(p.body, `id="sign-in"`) {
+				v := p.fields()
+				v.Set("username", aliceName)
+				v.Set("password", alicePassword)
+				p = b.post("/login", v)
+			} else {
+				p = b.get(p.location)
+			}
+		}
+		// In another tab Bob signs in; then Alice's page is sent.
+		v := url.Values{"username": {bobName}, "password": {bobPassword}, "continue": {"/account"}}
+		if got := b.post("/login", v).status; got != 303 {
+			t.Fatalf("Bob's sign-in is answered with %d", got)
+		}
+		v = p.fields()
+		v.Set("decision", "allow")
+		b.post("/consent", v)
+		if _, err := w.store.Consent(t.Context(), w.user(bobName).ID, "third"); !errors.Is(err, family.ErrNotFound) {
+			t.Errorf("Bob's consent: %v, want none", err)
+		}
+	})
 }

@@ -265,6 +265,11 @@ func (s *Server) idTokenHint(token string) (hintClaims, error) {
 
 // authorize is the authorization endpoint (RFC 6749 §3.1).
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request, c *call) error {
+	if r.Method == http.MethodHead {
+		// It would issue a code that nobody reads.
+		w.Header().Set("Allow", "GET, POST")
+		return &pageError{http.StatusMethodNotAllowed, page.BadRequest("the method is not GET or POST", "")}
+	}
 	f, err := readAuthRequest(r)
 	if err != nil {
 		return err

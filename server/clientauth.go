@@ -81,10 +81,6 @@ func (s *Server) clientOf(r *http.Request, f form, c *call) (*known, error) {
 		return nil, errClient(basic)
 	}
 	now := time.Now()
-	guess := guess{client: id, ip: c.from.IP}
-	if wait := s.limits.secrets.wait(guess, now); wait > 0 {
-		return nil, tooMany(wait)
-	}
 	k, err := s.party(r.Context(), id)
 	if errors.Is(err, family.ErrNotFound) {
 		// The same work as for a client that exists.
@@ -100,6 +96,12 @@ func (s *Server) clientOf(r *http.Request, f form, c *call) (*known, error) {
 	if k.Auth == client.Secret {
 		if !k.Proves(secret, now) {
 			if secret != "" {
+				// Only wrong secrets are counted and only they are answered so: whoever has
+				// the right one is never held up by somebody behind the same address.
+				guess := guess{client: id, ip: network(c.from.IP)}
+				if wait := s.limits.secrets.wait(guess, now); wait > 0 {
+					return nil, tooMany(wait)
+				}
 				s.limits.secrets.take(guess, now)
 			}
 			return nil, errClient(basic)

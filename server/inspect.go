@@ -91,7 +91,7 @@ func (s *Server) introspect(r *http.Request, c *call) (answer, error) {
 	if token == "" {
 		return answer{}, invalidRequest("token is missing")
 	}
-	source := guess{client: k.ID, ip: c.from.IP}
+	source := guess{client: k.ID, ip: network(c.from.IP)}
 	if wait := s.limits.probes.wait(source, c.started); wait > 0 {
 		return answer{}, tooMany(wait)
 	}
@@ -213,6 +213,11 @@ func (s *Server) revoke(r *http.Request, c *call) (answer, error) {
 		return answer{}, refusal(family.ForeignClient)
 	}
 	c.user = st.Grant.User
+	if t.Generation == 0 && st.Head > 0 {
+		// Who has a spent code but not its verifier must not be able to sign the user out
+		// (MATRIX K05). The client has a refresh token to revoke.
+		return done, nil
+	}
 	// What would be refused needs no end. An idle end of before a loss of data is none: a
 	// token newer than the store's head would bring the family back (MATRIX G06).
 	if _, refused := st.Refuses(k.policy, standing.Now, t); refused {

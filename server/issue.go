@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -9,13 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/heirloom-auth/heirloom/family"
 	"github.com/heirloom-auth/heirloom/keys"
 	"github.com/heirloom-auth/heirloom/session"
-	"github.com/heirloom-auth/heirloom/user"
 	"github.com/heirloom-auth/heirloom/wire"
 )
 
@@ -33,11 +32,12 @@ func jti() string {
 type want struct {
 	scope    family.Scope
 	audience []string
+	claims   map[string]any // of the user, for the ID token; nil: none were asked for
 }
 
 // tokens makes the answer of the token endpoint for a family in the state s, as of now.
 // first is true for the exchange of a code, which is the only answer with a nonce.
-func (s *Server) tokens(ctx context.Context, k *known, st family.State, now family.Time, w want, first bool) (answer, error) {
+func (s *Server) tokens(k *known, st family.State, now family.Time, w want, first bool) (answer, error) {
 	life := k.policy.AccessTTL
 	refresh, authorization := st.Left(k.policy, now)
 	for _, left := range []time.Duration{refresh, authorization} {
@@ -76,7 +76,7 @@ func (s *Server) tokens(ctx context.Context, k *known, st family.State, now fami
 		}
 	}
 	if w.scope.Has("openid") && (first || !k.NoIDTokenOnRefresh) {
-		if out.IDToken, err = s.idToken(ctx, k, st, now, access, first, life); err != nil {
+		if out.IDToken, err = s.idToken(k, st, now, w, access, first, life); err != nil {
 			return answer{}, err
 		}
 	}
@@ -115,24 +115,14 @@ func (s *Server) sign(alg keys.Alg, typ string, claims any) (string, error) {
 
 // idToken signs an ID token (OpenID Connect Core §2; on refresh §12.2 and DEC9: the
 // same sub, aud and auth_time, a new iat, no nonce).
-func (s *Server) idToken(ctx context.Context, k *known, st family.State, now family.Time, access string, first bool, life time.Duration) (string, error) {
+func (s *Server) idToken(k *known, st family.State, now family.Time, w want, access string, first bool, life time.Duration) (string, error) {
 	g := st.Grant
 	alg := keys.ES256
 	if k.IDTokenAlg != "" {
 		alg = keys.Alg(k.IDTokenAlg) // one of ours: client.Check saw to it
 	}
 	claims := map[string]any{}
-	if members := requestedClaims(g, k, "id_token"); len(members) > 0 {
-		u, err := s.conf.Store.User(ctx, user.ID(g.User))
-		if err != nil {
-			return "", fmt.Errorf("load user: %w", err)
-		}
-		for _, name := range members {
-			if v, ok := u.Claims.ByName(name); ok {
-				claims[name] = v
-			}
-		}
-	}
+	maps.Copy(claims, w.claims)
 	claims["iss"], claims["sub"], claims["aud"] = s.conf.Issuer, g.User, k.ID
 	claims["iat"], claims["exp"] = int64(now)/1000, int64(now.Add(max(life, time.Minute)))/1000
 	claims["at_hash"] = atHash(alg, access)

@@ -775,8 +775,14 @@ func TestRFC7009_08_AnyMemberEndsTheFamily(t *testing.T) {
 		f := newFlow("app")
 		code := b.code(f)
 		tok := w.exchange(f, code).must(t).tokens()
+		// A spent code is no proof of anything: who has it without its verifier must not
+		// be able to sign the user out (MATRIX K05). One that was not used yet is ended.
 		w.revoke("app", code).must(t)
-		w.dead("app", family.RevokedClient, []string{tok.refresh}, []string{tok.access})
+		w.refresh("app", tok.refresh).must(t)
+		f = newFlow("app")
+		code = b.code(f)
+		w.revoke("app", code).must(t)
+		w.exchange(f, code).refused(t)
 	})
 }
 

@@ -38,6 +38,19 @@ func newLimits() limits {
 	}
 }
 
+// network is what failures are counted by: an address, or the /64 that one IPv6 host
+// has to itself.
+func network(ip netip.Addr) netip.Addr {
+	if !ip.Is6() {
+		return ip
+	}
+	p, err := ip.WithZone("").Prefix(64)
+	if err != nil {
+		return ip
+	}
+	return p.Addr()
+}
+
 // tooMany is the answer to a source that has failed too often.
 func tooMany(wait time.Duration) error {
 	return &oauthError{status: http.StatusTooManyRequests, code: "temporarily_unavailable", reason: family.Unavailable,
@@ -96,4 +109,29 @@ func (b *bucket[K]) take(k K, now time.Time) bool {
 	}
 	b.full[k] = full.Add(b.refill)
 	return true
+}
+
+// crowd bounds how many of one network are inside at a time.
+type crowd struct {
+	most int
+
+	mu     sync.Mutex
+	inside map[netip.Addr]int // guarded by mu; as many entries as there are requests inside
+}
+
+// enter lets one in; leave has to be called when ok.
+func (c *crowd) enter(from netip.Addr) (leave func(), ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inside[from] >= c.most {
+		return nil, false
+	}
+	c.inside[from]++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.inside[from]--; c.inside[from] == 0 {
+			delete(c.inside, from)
+		}
+	}, true
 }

@@ -77,6 +77,9 @@ func (s *Server) shown(name string, h person) http.Handler {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		}
 		secureHeaders(w.Header())
+		if s.secure {
+			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		func() {
 			defer func() {
 				if p := recover(); p != nil {
@@ -289,13 +292,20 @@ func (s *Server) checkPassword(r *http.Request, c *call, name, password string) 
 	now := time.Now()
 	username, err := user.ParseUsername(name)
 	if err != nil || len(password) > 1024 {
-		if err := s.hasher.VerifyNothing(ctx, ""); err != nil {
-			return s.passwordBusy(c, err)
-		}
+		// Nobody can have such a name or password, and everybody can see that.
 		s.metrics.signIns.WithLabelValues("refused").Inc()
 		return u, wrongPassword, nil
 	}
 	device := s.knownDevice(r, username)
+	if device == "" {
+		// Hashing takes memory and time: one network's strangers get a few places and
+		// leave the others to the rest.
+		leave, ok := s.hashing.enter(network(c.from.IP))
+		if !ok {
+			return s.passwordBusy(c, user.ErrBusy)
+		}
+		defer leave()
+	}
 	if wait := s.throttle.Allow(now, username, c.from.IP, device); wait > 0 {
 		c.reason = family.Unavailable
 		s.metrics.signIns.WithLabelValues("throttled").Inc()
@@ -323,11 +333,12 @@ func (s *Server) checkPassword(r *http.Request, c *call, name, password string) 
 		e := family.Event{Kind: family.SignInFailed, Origin: c.from}
 		if !missing {
 			e.User = string(u.ID)
-			if ok {
-				e.Reason = family.UserDisabled
-			}
-			s.record(ctx, c, e)
 		}
+		if ok {
+			e.Reason = family.UserDisabled
+		}
+		// Also for names that do not exist: the write takes time that would tell.
+		s.record(ctx, c, e)
 		return user.User{}, wrongPassword, nil
 	}
 	s.throttle.Succeeded(now, username, c.from.IP, device)
@@ -494,6 +505,7 @@ func (s *Server) consent(w http.ResponseWriter, r *http.Request, c *call) error 
 	return s.show(w, http.StatusOK, page.Consent{
 		Client: q.party.display(), RedirectHost: redirectHost(q.redirect), Username: who.user.Username,
 		Scopes: scopesShown(q.scope), Resources: q.resources, Continue: target,
+		Hidden: []page.Field{{Name: "user", Value: string(who.user.ID)}},
 	})
 }
 
@@ -542,7 +554,9 @@ func (s *Server) consentDecided(w http.ResponseWriter, r *http.Request, c *call)
 	if err != nil {
 		return err
 	}
-	if who == nil {
+	if who == nil || f.get("user") != string(who.user.ID) {
+		// Signed out, or signed in as somebody else in another tab: what was shown to one
+		// person is not another's word.
 		http.Redirect(w, r, s.path("/oauth2/authorize")+"?"+request.encode(), http.StatusSeeOther)
 		return nil
 	}

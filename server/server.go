@@ -122,6 +122,7 @@ type Server struct {
 	parties  parties
 	hasher   *user.Hasher
 	throttle *user.Throttle
+	hashing  crowd
 	pages    *page.Pages
 	mux      *http.ServeMux
 	hub      *hub
@@ -165,6 +166,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		conf: c, base: u.Path, secure: u.Scheme == "https", log: c.Log, metrics: m, limits: newLimits(),
 		hasher: hasher, throttle: user.NewThrottle(100_000), pages: pages, mux: http.NewServeMux(),
+		hashing: crowd{most: 8, inside: map[netip.Addr]int{}},
 		hub:     &hub{history: historyOf(c.Keys.Index), changed: make(chan struct{})},
 		closing: make(chan struct{}),
 	}

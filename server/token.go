@@ -127,7 +127,7 @@ func (s *Server) refresh(ctx context.Context, k *known, c *call, f form, p prese
 // rules, for what a code must prove besides.
 func (s *Server) present(ctx context.Context, k *known, c *call, t family.Token, p presentation, check func(family.State, family.Standing) (family.State, family.Reason)) (answer, error) {
 	c.family, c.generation = t.Family, t.Generation
-	source := refused{t.Family, c.from.IP}
+	source := refused{t.Family, network(c.from.IP)}
 	if wait := s.limits.refused.wait(source, c.started); wait > 0 {
 		return answer{}, tooMany(wait)
 	}
@@ -164,6 +164,9 @@ func (s *Server) present(ctx context.Context, k *known, c *call, t family.Token,
 		if w, why = s.within(k, st.Grant, p); why != 0 {
 			return st, family.Verdict{Act: family.Refuse, Reason: why}, nil
 		}
+		if why = s.prepare(ctx, k, st.Grant, &w); why != 0 {
+			return st, family.Verdict{Act: family.Refuse, Reason: why}, nil
+		}
 		next, v := family.Present(st, k.policy, at.Now, t, p.proof)
 		return next, v, stamp(eventsOf(next, v, t, p.proof.Origin), c)
 	})
@@ -193,15 +196,44 @@ func (s *Server) present(ctx context.Context, k *known, c *call, t family.Token,
 		}
 		return answer{}, refusal(v.Reason)
 	case family.Refuse:
-		if v.Reason == family.Superseded {
+		if v.Reason == family.Superseded && s.limits.alarms.take(t.Family, c.started) {
 			s.record(ctx, c, st.EventFor(family.FamilyAlarm, v.Reason, t, p.proof.Origin))
 		}
-		s.limits.refused.take(source, c.started)
+		if v.Reason != family.Unavailable {
+			s.limits.refused.take(source, c.started)
+		}
 		return answer{}, refusal(v.Reason)
 	default:
 		return answer{}, errors.New("the rules gave no verdict")
 	}
-	return s.tokens(ctx, k, st, standing.Now, w, t.Generation == 0)
+	return s.tokens(k, st, standing.Now, w, t.Generation == 0)
+}
+
+// prepare reads what the answer needs besides the family, before anything is committed:
+// a failure after it would be a lost answer.
+func (s *Server) prepare(ctx context.Context, k *known, g *family.Grant, w *want) family.Reason {
+	w.claims = nil
+	if !w.scope.Has("openid") {
+		return 0
+	}
+	members := requestedClaims(g, k, "id_token")
+	if len(members) == 0 {
+		return 0
+	}
+	u, err := s.conf.Store.User(ctx, user.ID(g.User))
+	if errors.Is(err, family.ErrNotFound) {
+		return family.UserDisabled
+	}
+	if err != nil {
+		return family.Unavailable
+	}
+	w.claims = map[string]any{}
+	for _, name := range members {
+		if v, ok := u.Claims.ByName(name); ok {
+			w.claims[name] = v
+		}
+	}
+	return 0
 }
 
 // stamp writes the request's id on events.
