@@ -87,13 +87,17 @@ func (e Entry) Check() error {
 		return fmt.Errorf("feed: entry of kind %v keeps a session", e.Kind)
 	case e.Until <= 0:
 		return errors.New("feed: an entry does not say until when it counts")
-	case len(e.ID) > maxID || len(e.Keep) > maxID:
-		return errors.New("feed: an entry's id is too long")
+	case len(e.ID) > maxID || len(e.Keep) > maxID || len(e.Reason) > maxReason:
+		// Written as JSON at its worst, an entry still fits a line of the stream.
+		return errors.New("feed: an entry's id or reason is too long")
 	}
 	return nil
 }
 
-const maxID = 512
+const (
+	maxID     = 512 // bytes
+	maxReason = 64
+)
 
 // Subject is what a verified access token says of itself.
 type Subject struct {

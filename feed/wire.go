@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 )
 
 // MediaType is the feed's media type: server-sent events (WHATWG HTML §9.2).
@@ -53,14 +54,18 @@ func ParsePosition(s string) (p Position, ok bool) {
 		return Position{}, false
 	}
 	seq, err := strconv.ParseUint(s[i+1:], 10, 64)
-	if err != nil {
+	p = Position{History: s[:i], Seq: seq}
+	if err != nil || p.String() != s { // 07 is no way to write 7
 		return Position{}, false
 	}
-	return Position{History: s[:i], Seq: seq}, true
+	return p, true
 }
 
 // AppendFrame encodes a frame.
 func AppendFrame(b []byte, f Frame) ([]byte, error) {
+	if strings.ContainsAny(f.ID, "\r\n\x00") {
+		return b, fmt.Errorf("feed: %q is no event id", f.ID)
+	}
 	var data []byte
 	var err error
 	switch f.Event {
