@@ -204,6 +204,11 @@ func TestForgetBoundary(t *testing.T) {
 	if !s.Dead(Subject{Family: "b"}) {
 		t.Error("an entry that was made to last longer was forgotten")
 	}
+	add(t, s, fam("c", 150))
+	s.Forget(150)
+	if s.Len() != 1 {
+		t.Error("an entry that came later and ends sooner was not forgotten")
+	}
 	s.Forget(200)
 	if s.Len() != 0 {
 		t.Errorf("%d entries are left", s.Len())

@@ -56,9 +56,9 @@ type follower struct {
 func newFollower(c Feed, client *http.Client, dir *directory, now func() instant) (*follower, error) {
 	switch {
 	case c.ClientID == "" || c.ClientSecret == "":
-		return nil, errors.New("ClientID and ClientSecret are needed to read it; verify.NoFeed() goes without")
+		return nil, errors.New("to read it, ClientID and ClientSecret are needed; verify.NoFeed() goes without")
 	case c.Stale.accept == 0:
-		return nil, errors.New("Stale is not decided: set verify.Refuse() or verify.AcceptFor(a duration above 0)")
+		return nil, errors.New("what happens when it is stale is not decided: set Stale to verify.Refuse() or verify.AcceptFor(a duration above 0)")
 	case c.Silence < 0 || c.Silence > 0 && c.Silence < time.Second:
 		return nil, fmt.Errorf("Silence is %v: set 1 s or more", c.Silence)
 	case c.MaxEntries < 0:
@@ -74,7 +74,7 @@ func newFollower(c Feed, client *http.Client, dir *directory, now func() instant
 		c.MaxEntries = 1_000_000
 	}
 	f := &follower{conf: c, http: client, dir: dir, now: now, set: feed.NewSet(c.MaxEntries)}
-	f.state.Store(&heard{err: errors.New("it has not been heard since the start: does Run run?")})
+	f.state.Store(&heard{err: errors.New("it has not been heard since the start: call Verifier.Run")})
 	return f, nil
 }
 
@@ -111,7 +111,7 @@ func (f *follower) run(ctx context.Context, tell func(error)) {
 	for {
 		err := f.stream(ctx, func() { pause = firstRetry; tell(nil) })
 		if ctx.Err() != nil {
-			err = errors.New("Run has ended")
+			err = errors.New("the verifier does not run any more")
 		}
 		last := *f.state.Load()
 		last.live, last.err = false, err

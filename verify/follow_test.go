@@ -91,7 +91,7 @@ func TestNothingIsAcceptedBeforeTheFeedWasHeard(t *testing.T) {
 				v := newVerifier(t, is.feedConfig(stale))
 				token := is.good(t, map[string]any{"fam": "fam-2"})
 				want(t, v, token, verify.ErrStale)
-				if _, err := v.Check(context.Background(), token); !strings.Contains(err.Error(), "does Run run?") {
+				if _, err := v.Check(context.Background(), token); !strings.Contains(err.Error(), "call Verifier.Run") {
 					t.Errorf("Check without Run: %v; want a hint", err)
 				}
 				if d := v.Staleness(); d != math.MaxInt64 {

@@ -37,14 +37,13 @@ type issuer struct {
 	http *http.Client // reaches it
 
 	mu       sync.Mutex
-	keys     []signer            // guarded by mu; published
-	keysDown bool                // guarded by mu
-	maxAge   string              // guarded by mu; of the keys' Cache-Control
-	keysHold chan struct{}       // guarded by mu; answers of keys wait for it
-	meta     map[string]any      // guarded by mu; over the defaults
-	redirect string              // guarded by mu; of the metadata
-	active   func(string) any    // guarded by mu; introspection's answer
-	onFeed   func(*http.Request) // guarded by mu
+	keys     []signer         // guarded by mu; published
+	keysDown bool             // guarded by mu
+	maxAge   string           // guarded by mu; of the keys' Cache-Control
+	keysHold chan struct{}    // guarded by mu; answers of keys wait for it
+	meta     map[string]any   // guarded by mu; over the defaults
+	redirect string           // guarded by mu; of the metadata
+	active   func(string) any // guarded by mu; introspection's answer
 
 	keysAsked, tokensAsked, asked atomic.Int64
 	feed                          *feedServer

@@ -21,33 +21,33 @@ func TestNewRefusesWhatIsUnsafe(t *testing.T) {
 	ask := &verify.Introspect{ClientID: "a", ClientSecret: "b"}
 	fed := func(f verify.Feed) func(*verify.Config) { return func(c *verify.Config) { c.Feed = f } }
 	for name, change := range map[string]func(*verify.Config){
-		"Issuer: it is empty":       func(c *verify.Config) { c.Issuer = "" },
-		"is not https":              func(c *verify.Config) { c.Issuer = "http://as.example" },
-		"has a query":               func(c *verify.Config) { c.Issuer = "https://as.example?x" },
-		"without user and fragment": func(c *verify.Config) { c.Issuer = "https://me@as.example" },
-		"not an absolute URL":       func(c *verify.Config) { c.Issuer = "as.example" },
-		"Audience is empty":         func(c *verify.Config) { c.Audience = "" },
-		"no header can carry":       func(c *verify.Config) { c.Audience = "a\nb" },
-		"Algs is empty":             func(c *verify.Config) { c.Algs = nil },
-		`Algs has "none"`:           func(c *verify.Config) { c.Algs = []verify.Alg{"none"} },
-		`Algs has "HS256"`:          func(c *verify.Config) { c.Algs = []verify.Alg{verify.ES256, "HS256"} },
-		"ES256 twice":               func(c *verify.Config) { c.Algs = []verify.Alg{verify.ES256, verify.ES256} },
-		"Skew is 6m0s":              func(c *verify.Config) { c.Skew = 6 * time.Minute },
-		"Skew is -1ns":              func(c *verify.Config) { c.Skew = -1 },
-		"JWKS: ":                    func(c *verify.Config) { c.JWKS = "http://10.0.0.1/keys" },
-		"ClientID and ClientSecret are needed to": fed(verify.Feed{}),
-		"Stale is not decided":                    fed(verify.Feed{ClientID: "a", ClientSecret: "b"}),
-		"above 0":                                 fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.AcceptFor(-time.Second)}),
-		"Silence is 1ms":                          fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.Refuse(), Silence: time.Millisecond}),
-		"MaxEntries is -1":                        fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.Refuse(), MaxEntries: -1}),
-		"Feed.URL: ":                              fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.Refuse(), URL: "http://as.example/x"}),
-		"ResourceMetadata: ":                      func(c *verify.Config) { c.ResourceMetadata = "http://api.example/x" },
-		"Algs and Introspect":                     func(c *verify.Config) { c.Introspect = ask },
-		"set Feed to verify.NoFeed()":             func(c *verify.Config) { c.Introspect, c.Algs, c.Feed = ask, nil, verify.Feed{} },
-		"JWKS is not used":                        func(c *verify.Config) { c.Introspect, c.Algs, c.JWKS = ask, nil, "https://as.example/keys" },
-		"Introspect: ClientID":                    func(c *verify.Config) { c.Introspect, c.Algs = &verify.Introspect{}, nil },
-		"Introspect: TTL is 6m0s":                 func(c *verify.Config) { a := *ask; a.TTL = 6 * time.Minute; c.Introspect, c.Algs = &a, nil },
-		"Introspect: URL":                         func(c *verify.Config) { a := *ask; a.URL = "http://as.example"; c.Introspect, c.Algs = &a, nil },
+		"Issuer: it is empty":         func(c *verify.Config) { c.Issuer = "" },
+		"is not https":                func(c *verify.Config) { c.Issuer = "http://as.example" },
+		"has a query":                 func(c *verify.Config) { c.Issuer = "https://as.example?x" },
+		"without user and fragment":   func(c *verify.Config) { c.Issuer = "https://me@as.example" },
+		"not an absolute URL":         func(c *verify.Config) { c.Issuer = "as.example" },
+		"Audience is empty":           func(c *verify.Config) { c.Audience = "" },
+		"no header can carry":         func(c *verify.Config) { c.Audience = "a\nb" },
+		"Algs is empty":               func(c *verify.Config) { c.Algs = nil },
+		`Algs has "none"`:             func(c *verify.Config) { c.Algs = []verify.Alg{"none"} },
+		`Algs has "HS256"`:            func(c *verify.Config) { c.Algs = []verify.Alg{verify.ES256, "HS256"} },
+		"ES256 twice":                 func(c *verify.Config) { c.Algs = []verify.Alg{verify.ES256, verify.ES256} },
+		"Skew is 6m0s":                func(c *verify.Config) { c.Skew = 6 * time.Minute },
+		"Skew is -1ns":                func(c *verify.Config) { c.Skew = -1 },
+		"JWKS: ":                      func(c *verify.Config) { c.JWKS = "http://10.0.0.1/keys" },
+		"to read it, ClientID":        fed(verify.Feed{}),
+		"stale is not decided":        fed(verify.Feed{ClientID: "a", ClientSecret: "b"}),
+		"above 0":                     fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.AcceptFor(-time.Second)}),
+		"Silence is 1ms":              fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.Refuse(), Silence: time.Millisecond}),
+		"MaxEntries is -1":            fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.Refuse(), MaxEntries: -1}),
+		"Feed.URL: ":                  fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.Refuse(), URL: "http://as.example/x"}),
+		"ResourceMetadata: ":          func(c *verify.Config) { c.ResourceMetadata = "http://api.example/x" },
+		"Algs and Introspect":         func(c *verify.Config) { c.Introspect = ask },
+		"set Feed to verify.NoFeed()": func(c *verify.Config) { c.Introspect, c.Algs, c.Feed = ask, nil, verify.Feed{} },
+		"JWKS is not used":            func(c *verify.Config) { c.Introspect, c.Algs, c.JWKS = ask, nil, "https://as.example/keys" },
+		"Introspect: ClientID":        func(c *verify.Config) { c.Introspect, c.Algs = &verify.Introspect{}, nil },
+		"Introspect: TTL is 6m0s":     func(c *verify.Config) { a := *ask; a.TTL = 6 * time.Minute; c.Introspect, c.Algs = &a, nil },
+		"Introspect: URL":             func(c *verify.Config) { a := *ask; a.URL = "http://as.example"; c.Introspect, c.Algs = &a, nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := good
@@ -198,9 +198,9 @@ func TestExpiryBoundary(t *testing.T) {
 			}
 		}
 		check(true)
-		time.Sleep(70*time.Second - 1)
+		time.Sleep(70*time.Second - time.Nanosecond)
 		check(true)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		check(false)
 		check(false)
 	})
