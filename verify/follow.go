@@ -60,7 +60,7 @@ func newFollower(c Feed, client *http.Client, dir *directory, now func() instant
 	case c.Stale.accept == 0:
 		return nil, errors.New("what happens when it is stale is not decided: set Stale to verify.Refuse() or verify.AcceptFor(a duration above 0)")
 	case c.Silence < 0 || c.Silence > 0 && c.Silence < time.Second:
-		return nil, fmt.Errorf("Silence is %v: set 1 s or more", c.Silence)
+		return nil, fmt.Errorf("a Silence of %v is too short: set 1 s or more", c.Silence)
 	case c.MaxEntries < 0:
 		return nil, fmt.Errorf("MaxEntries is %d", c.MaxEntries)
 	}

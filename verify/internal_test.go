@@ -1,12 +1,16 @@
 package verify
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/json"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
@@ -61,6 +65,54 @@ func TestClockJumpsAreNeverWrongSilently(t *testing.T) {
 				t.Errorf("%+v, %s: the issuer's clock is taken for %v", policy, name, clock)
 			}
 		}
+	}
+}
+
+// A key does what it was published for, whoever asks it and whatever for.
+func TestKeyRefusesOtherAlgorithms(t *testing.T) {
+	priv, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := scratch{digest: sha256.Sum256([]byte("x"))}
+	sig, err := rsa.SignPKCS1v15(nil, priv, crypto.SHA256, s.digest[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := (&key{algs: []Alg{RS256, PS256}, pub: &priv.PublicKey}); !k.verify(RS256, []byte("x"), sig, &s) || k.verify(PS256, []byte("x"), sig, &s) {
+		t.Error("an RSA key for both takes the one for the other")
+	}
+	if k := (&key{algs: []Alg{PS256}, pub: &priv.PublicKey}); k.verify(RS256, []byte("x"), sig, &s) {
+		t.Error("a key for PS256 accepts RS256")
+	}
+}
+
+// Keys that were read again are the same keys: what was verified with them stays so.
+func TestKeysThatStayAreTheSame(t *testing.T) {
+	priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := priv.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"keys": []any{map[string]string{
+			"kty": "EC", "crv": "P-256", "kid": "k", "x": base64url.EncodeToString(raw[1:33]), "y": base64url.EncodeToString(raw[33:]),
+		}}})
+	}))
+	defer srv.Close()
+	r := &keyring{http: srv.Client(), uri: srv.URL, algs: []Alg{ES256}}
+	var sets [2]*keySet
+	for i := range sets {
+		if sets[i], err = r.fetch(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		r.set.Store(sets[i])
+	}
+	if a, b := sets[0].find("k", ES256), sets[1].find("k", ES256); a == nil || a != b {
+		t.Errorf("%p became %p", a, b)
 	}
 }
 

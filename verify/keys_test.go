@@ -122,6 +122,9 @@ func TestFloodOfUnknownKeysCostsOneFetchPerPause(t *testing.T) {
 		if d := time.Since(begin); d > 11*time.Second {
 			t.Errorf("the last was answered after %v", d)
 		}
+		if away.Load() < floods/2-130 {
+			t.Errorf("only %d were put off: %d requests were kept waiting", away.Load(), floods-away.Load())
+		}
 		if refused.Load() < floods/2 || refused.Load()+away.Load() != floods {
 			t.Errorf("%d refused, %d put off, of %d", refused.Load(), away.Load(), floods)
 		}

@@ -38,7 +38,7 @@ func TestNewRefusesWhatIsUnsafe(t *testing.T) {
 		"to read it, ClientID":        fed(verify.Feed{}),
 		"stale is not decided":        fed(verify.Feed{ClientID: "a", ClientSecret: "b"}),
 		"above 0":                     fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.AcceptFor(-time.Second)}),
-		"Silence is 1ms":              fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.Refuse(), Silence: time.Millisecond}),
+		"Silence of 1ms":              fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.Refuse(), Silence: time.Millisecond}),
 		"MaxEntries is -1":            fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.Refuse(), MaxEntries: -1}),
 		"Feed.URL: ":                  fed(verify.Feed{ClientID: "a", ClientSecret: "b", Stale: verify.Refuse(), URL: "http://as.example/x"}),
 		"ResourceMetadata: ":          func(c *verify.Config) { c.ResourceMetadata = "http://api.example/x" },
