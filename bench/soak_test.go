@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Planted, each found at the first run: no repeat for a proven retry, or none inside the leeway (clients are signed out);
-// repeat for anybody (thieves are missed); an answer three milliseconds before its commit (rotations are forgotten).
+// Planted, each found: no repeat for a proven retry, or none inside both leeways (clients are signed out); repeat for
+// anybody (thieves are missed); an answer three milliseconds before its commit (rotations are forgotten; not in every run).
 func TestSoakShort_RT_G17_RT_G02_NoHonestClientIsSignedOut(t *testing.T) {
 	var said strings.Builder
 	p := soakPlan{refreshes: 6000, clients: 300, workers: 24, kills: 3, thefts: 50, loss: 0.05, leeway: 5 * time.Second, seed: uint64(time.Now().UnixNano())}

@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -60,11 +61,8 @@ func TestRFC7638_RFC8037_Thumbprints(t *testing.T) {
 
 func TestRFC7515_RFC8037_Signatures(t *testing.T) {
 	seed := unb64(t, "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A") // RFC 8037 A.1
-	ec := &ecdsa.PrivateKey{PublicKey: ecdsa.PublicKey{
-		Curve: elliptic.P256(),
-		X:     new(big.Int).SetBytes(unb64(t, "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU")),
-		Y:     new(big.Int).SetBytes(unb64(t, "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0")),
-	}}
+	ecPub := pointOf(t, unb64(t, "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU"), unb64(t, "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"))
+	ec := &ecdsa.PrivateKey{PublicKey: *ecPub}
 	rs := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: new(big.Int).SetBytes(unb64(t, rfc7515RSA)), E: 65537}}
 	for _, c := range []struct {
 		name string
@@ -133,8 +131,7 @@ func check(t testing.TB, keys []member, jws string) bool {
 			if len(x) != 32 || len(y) != 32 || k.Crv != "P-256" || len(sig) != 64 {
 				t.Errorf("EC key %+v, signature of %d bytes", k, len(sig))
 			}
-			pub := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(x), Y: new(big.Int).SetBytes(y)}
-			return ecdsa.Verify(pub, digest[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:]))
+			return ecdsa.Verify(pointOf(t, x, y), digest[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:]))
 		case "RSA":
 			pub := &rsa.PublicKey{N: new(big.Int).SetBytes(unb64(t, k.N)), E: int(new(big.Int).SetBytes(unb64(t, k.E)).Int64())}
 			if k.Alg == "PS256" {
@@ -399,4 +396,14 @@ func BenchmarkCurveES256(b *testing.B) { // the floor of BenchmarkSignES256
 			b.Fatal(err)
 		}
 	}
+}
+
+// pointOf makes a P-256 key of its coordinates.
+func pointOf(t *testing.T, x, y []byte) *ecdsa.PublicKey {
+	t.Helper()
+	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pub
 }

@@ -80,7 +80,10 @@ func (w *world) verified(token string) (header, claims map[string]any) {
 	good := false
 	switch k.Alg {
 	case "ES256":
-		pub := &ecdsa.PublicKey{Curve: elliptic.P256(), X: num(k.X), Y: num(k.Y)}
+		pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, unb64(t, k.X), unb64(t, k.Y)))
+		if err != nil {
+			t.Fatal(err)
+		}
 		good = k.Kty == "EC" && k.Crv == "P-256" && len(sig) == 64 && ecdsa.Verify(pub, sum[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:]))
 	case "RS256":
 		pub := &rsa.PublicKey{N: num(k.N), E: int(num(k.E).Int64())}

@@ -257,6 +257,11 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 	// What was needed only to begin, such as for hashing the demo user's password, goes
 	// back to the system.
 	debug.FreeOSMemory()
+	if os.Getenv("GOGC") == "" {
+		// What lives is a few megabytes: collecting half as often costs as many more and
+		// saves a tenth of a refresh's processor time.
+		debug.SetGCPercent(200)
+	}
 
 	log.Info("ready", "issuer", r.issuer, "addr", r.public.Addr().String(), "admin", r.adminURL, "store", r.Store, "data", r.Data)
 	if err := announce(t, r, demo); err != nil {

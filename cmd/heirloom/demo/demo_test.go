@@ -377,7 +377,7 @@ func TestAPIThatCannotAskSaysLaterAndNot401(t *testing.T) {
 		"refused":  func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(401); io.WriteString(rw, "{}") },
 		"no JSON":  func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "<html>") },
 		"hung up":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"redirect": func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "/elsewhere", 307) },
+		"redirect": func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "/elsewhere", http.StatusTemporaryRedirect) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.introspects.Store(&f)
