@@ -399,7 +399,7 @@ func BenchmarkCurveES256(b *testing.B) { // the floor of BenchmarkSignES256
 }
 
 // pointOf makes a P-256 key of its coordinates.
-func pointOf(t *testing.T, x, y []byte) *ecdsa.PublicKey {
+func pointOf(t testing.TB, x, y []byte) *ecdsa.PublicKey {
 	t.Helper()
 	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y))
 	if err != nil {

@@ -373,11 +373,13 @@ func TestAPIThatCannotAskSaysLaterAndNot401(t *testing.T) {
 	w := newWorld(t)
 	token := w.signIn().str("access_token")
 	for name, f := range map[string]http.HandlerFunc{
-		"503":      func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(503) },
-		"refused":  func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(401); io.WriteString(rw, "{}") },
-		"no JSON":  func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "<html>") },
-		"hung up":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"redirect": func(rw http.ResponseWriter, r *http.Request) { http.Redirect(rw, r, "/elsewhere", http.StatusTemporaryRedirect) },
+		"503":     func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(503) },
+		"refused": func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(401); io.WriteString(rw, "{}") },
+		"no JSON": func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, "<html>") },
+		"hung up": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"redirect": func(rw http.ResponseWriter, r *http.Request) {
+			http.Redirect(rw, r, "/elsewhere", http.StatusTemporaryRedirect)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.introspects.Store(&f)
