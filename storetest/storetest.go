@@ -30,6 +30,7 @@ type Engine interface {
 	users
 	consents
 	sessions
+	journal
 	life
 }
 
@@ -87,6 +88,7 @@ func Run(t *testing.T, open func(t *testing.T, now func() time.Time) Engine) {
 		{"sweep", sweep},
 		{"people", people},
 		{"keys", keyStore},
+		{"journal", journals},
 		{"concurrent", concurrent},
 		{"faults", faults},
 		{"model", model},
