@@ -24,7 +24,7 @@ func loaded(b testing.TB, n, cached int) (*verify.Verifier, *issuer) {
 	until := time.Now().Unix() + 3600
 	is.feed.with(func() {
 		for i := range n {
-			is.feed.entries = append(is.feed.entries, feed.Entry{Kind: feed.Family, ID: fmt.Sprintf("fam_%022d", i), Reason: "reuse", Until: until})
+			is.feed.put(feed.Entry{Kind: feed.Family, ID: fmt.Sprintf("fam_%022d", i), Reason: "reuse", Until: until})
 		}
 	})
 	c := is.feedConfig(verify.AcceptFor(time.Hour))
@@ -172,9 +172,8 @@ func TestHundredThousandRevocationsIn32MiB(t *testing.T) {
 	fill := func() {
 		is.feed.with(func() {
 			until := time.Now().Unix() + 3600
-			is.feed.entries = nil
 			for i := range n {
-				is.feed.entries = append(is.feed.entries, feed.Entry{Kind: feed.Family, ID: fmt.Sprintf("fam_%022d", i), Reason: "reuse", Until: until})
+				is.feed.put(feed.Entry{Kind: feed.Family, ID: fmt.Sprintf("fam_%022d", i), Reason: "reuse", Until: until})
 			}
 		})
 	}

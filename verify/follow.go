@@ -49,6 +49,8 @@ type follower struct {
 	// Of the goroutine in run alone:
 	pos      feed.Position // of what is in set
 	resume   bool          // pos means something
+	live     int           // entries the issuer held at the last mark
+	told     int           // entries it has told since
 	token    string        // access token for the feed; "" = none
 	tokenEnd time.Time
 }
@@ -109,7 +111,14 @@ func (f *follower) clock(now instant) (time.Time, error) {
 func (f *follower) run(ctx context.Context, tell func(error)) {
 	pause := firstRetry
 	for {
+		began, was := f.now(), f.state.Load()
 		err := f.stream(ctx, func() { pause = firstRetry; tell(nil) })
+		if errors.Is(err, errClosed) && f.state.Load() != was && f.now().since(began) >= time.Second {
+			// It ended in good order, as it does when the access token ends: the next one is
+			// there in a moment. Until that is known to fail, what was told last counts, within
+			// the bound of silence.
+			continue
+		}
 		if ctx.Err() != nil {
 			err = errors.New("the verifier does not run any more")
 		}
@@ -135,7 +144,10 @@ func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 // trusted: only a new snapshot helps.
 type breach struct{ error }
 
-var errSilent = errors.New("it has gone silent")
+var (
+	errSilent = errors.New("it has gone silent")
+	errClosed = errors.New("the connection was closed")
+)
 
 // stream follows one connection until it ends, and says why it did. ready is called as
 // soon as everything is known.
@@ -170,6 +182,7 @@ func (f *follower) connect(ctx context.Context, ready func()) error {
 		return err
 	}
 	req.Header.Set("Accept", feed.MediaType)
+	req.Header.Set("Accept-Encoding", "identity") // whoever compresses on the way also holds back
 	req.Header.Set("Cache-Control", "no-store")
 	req.Header.Set("Authorization", "Bearer "+f.token)
 	if f.resume {
@@ -212,7 +225,7 @@ func (f *follower) read(r *feed.Reader, asked instant, alive, ready func()) erro
 	for {
 		frame, err := r.Next()
 		if err == io.EOF {
-			return errors.New("the connection was closed")
+			return errClosed
 		}
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return errors.New("the connection was cut")
@@ -247,21 +260,19 @@ func (f *follower) read(r *feed.Reader, asked instant, alive, ready func()) erro
 			}
 		case feed.Ready, feed.Beat:
 			fresh := collecting && frame.Event == feed.Ready
-			if frame.Event == feed.Ready {
-				switch {
-				case collecting:
-					if err := f.swap(frame, snapshot); err != nil {
-						return err
-					}
-					snapshot, collecting = nil, false
-				case !resumed && !complete:
-					return breach{errors.New("it began without a snapshot")}
+			switch {
+			case fresh:
+				if err := f.swap(frame, snapshot); err != nil {
+					return err
 				}
-			} else if !complete {
-				break // alive, but not yet told everything
+				snapshot, collecting = nil, false
+			case collecting || frame.Event == feed.Beat && !complete:
+				continue // alive, but not yet told everything
+			case !resumed && !complete:
+				return breach{errors.New("it began without a snapshot")}
 			}
-			if frame.Mark.Head != f.pos.Seq {
-				return breach{fmt.Errorf("it is at entry %d, but what it told ends at %d", frame.Mark.Head, f.pos.Seq)}
+			if err := f.whole(frame); err != nil {
+				return err
 			}
 			if frame.Mark.Now <= 0 || frame.Mark.Now > lastDate*1000 {
 				return breach{fmt.Errorf("the issuer's clock is at %d", frame.Mark.Now)}
@@ -307,6 +318,25 @@ func (f *follower) take(frame feed.Frame) error {
 		return breach{err}
 	}
 	f.pos = pos
+	f.told++
+	return nil
+}
+
+// whole checks by a mark that nothing was missed, and moves on to its position: much
+// happens at an issuer that kills no token and is not told.
+func (f *follower) whole(frame feed.Frame) error {
+	m := frame.Mark
+	if pos, ok := feed.ParsePosition(frame.ID); frame.ID != "" && (!ok || pos.History != f.pos.History || pos.Seq != m.Head) {
+		return breach{fmt.Errorf("its position and its head, %d, differ", m.Head)}
+	}
+	switch {
+	case m.Head < f.pos.Seq:
+		return breach{fmt.Errorf("it went back from entry %d to %d", f.pos.Seq, m.Head)}
+	case m.Live > f.live+f.told:
+		// The issuer forgets entries that ended, but where its number grows it told them.
+		return breach{fmt.Errorf("it holds %d entries, but told %d", m.Live, f.live+f.told)}
+	}
+	f.pos.Seq, f.live, f.told = m.Head, m.Live, 0
 	return nil
 }
 
@@ -322,7 +352,7 @@ func (f *follower) swap(frame feed.Frame, snapshot []feed.Entry) error {
 	if err := f.set.Replace(snapshot); err != nil {
 		return breach{err}
 	}
-	f.pos = pos
+	f.pos, f.live, f.told = pos, len(snapshot), 0
 	return nil
 }
 

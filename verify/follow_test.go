@@ -198,7 +198,7 @@ func TestRestartWithAnotherPastTakesASnapshot(t *testing.T) {
 		is.feed.revokeFamily("fam-gone")
 		synctest.Wait()
 		want(t, v, is.good(t, map[string]any{"fam": "fam-gone"}), verify.ErrToken)
-		is.feed.with(func() { is.feed.history, is.feed.entries = "h2", nil })
+		is.feed.with(func() { is.feed.history, is.feed.entries, is.feed.seqs, is.feed.head = "h2", nil, nil, 0 })
 		is.feed.revokeFamily("fam-1")
 		is.feed.cut()
 		time.Sleep(2 * time.Second)
@@ -211,18 +211,78 @@ func TestRestartWithAnotherPastTakesASnapshot(t *testing.T) {
 // snapshot repairs it.
 func TestMissedEntriesAreNoticed(t *testing.T) {
 	story(t, verify.Refuse(), func(t *testing.T, is *issuer, v *verify.Verifier) {
+		want(t, v, is.good(t, nil), nil)
 		is.feed.with(func() { is.feed.hidden[1] = true })
 		is.feed.revokeFamily("fam-1")
 		synctest.Wait()
-		want(t, v, is.good(t, nil), nil) // nothing can be known yet
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
-		want(t, v, is.good(t, nil), verify.ErrStale) // the beat told
+		want(t, v, is.good(t, nil), verify.ErrStale)
 		is.feed.with(func() { delete(is.feed.hidden, 1) })
 		time.Sleep(time.Second)
 		want(t, v, is.good(t, nil), verify.ErrToken)
 		if at := is.feed.connections(); at[len(at)-1] != "" {
 			t.Errorf("it went on from %q, but has to begin anew", at[len(at)-1])
+		}
+	})
+}
+
+// Most of what happens at an issuer kills no token; it moves the position alone.
+func TestWhatIsNotToldMovesThePosition(t *testing.T) {
+	story(t, verify.Refuse(), func(t *testing.T, is *issuer, v *verify.Verifier) {
+		is.feed.with(func() { is.feed.head += 40 })
+		synctest.Wait()
+		want(t, v, is.good(t, nil), nil)
+		is.feed.revokeFamily("fam-1")
+		synctest.Wait()
+		want(t, v, is.good(t, nil), verify.ErrToken)
+		is.feed.with(func() { is.feed.head += 2 })
+		time.Sleep(10 * time.Second)
+		is.feed.cut()
+		time.Sleep(time.Second)
+		want(t, v, is.good(t, map[string]any{"fam": "fam-2"}), nil)
+		if at := is.feed.connections(); len(at) != 2 || at[1] != "h1.43" {
+			t.Errorf("positions asked for: %q; want h1.43", at)
+		}
+		// The issuer forgets: its number falls and may rise again by what it tells.
+		is.feed.with(func() { is.feed.entries, is.feed.seqs = nil, nil })
+		is.feed.revokeFamily("fam-2")
+		synctest.Wait()
+		want(t, v, is.good(t, map[string]any{"fam": "fam-2"}), verify.ErrToken)
+		want(t, v, is.good(t, map[string]any{"fam": "fam-3"}), nil)
+		if at := is.feed.connections(); len(at) != 2 {
+			t.Errorf("positions asked for: %q", at)
+		}
+	})
+}
+
+// A connection that ends in good order, as it does with its access token, is followed by
+// the next one without a request noticing, even where the policy is to refuse.
+func TestConnectionThatEndsInGoodOrderIsNoOutage(t *testing.T) {
+	story(t, verify.Refuse(), func(t *testing.T, is *issuer, v *verify.Verifier) {
+		for i := range 3 {
+			time.Sleep(time.Minute)
+			is.feed.end()
+			want(t, v, is.good(t, nil), nil)
+			synctest.Wait()
+			want(t, v, is.good(t, nil), nil)
+			if n := len(is.feed.connections()); n != i+2 {
+				t.Errorf("%d connections", n)
+			}
+		}
+		time.Sleep(time.Minute)
+		is.feed.with(func() { is.feed.down = true })
+		is.feed.end()
+		synctest.Wait()
+		want(t, v, is.good(t, nil), verify.ErrStale)
+	})
+}
+
+func TestServerThatHangsUpAtOnceIsNotPressed(t *testing.T) {
+	story(t, verify.Refuse(), func(t *testing.T, is *issuer, v *verify.Verifier) {
+		is.feed.with(func() { is.feed.brief = true })
+		is.feed.end()
+		time.Sleep(time.Minute)
+		if n := len(is.feed.connections()); n > 400 {
+			t.Errorf("%d connections in a minute", n)
 		}
 	})
 }
@@ -282,6 +342,9 @@ func TestFramesThatCannotBeTrusted(t *testing.T) {
 		"broken JSON":      "event: revoked\nid: h1.2\ndata: {\n\n",
 		"head ahead":       "event: beat\ndata: {\"head\":7,\"now\":946684800000,\"live\":7}\n\n",
 		"head behind":      "event: beat\ndata: {\"head\":0,\"now\":946684800000,\"live\":0}\n\n",
+		"another head":     "event: beat\nid: h1.1\ndata: {\"head\":2,\"now\":946684800000,\"live\":1}\n\n",
+		"another past":     "event: beat\nid: h2.1\ndata: {\"head\":1,\"now\":946684800000,\"live\":1}\n\n",
+		"entry not told":   "event: beat\nid: h1.1\ndata: {\"head\":1,\"now\":946684800000,\"live\":2}\n\n",
 		"no clock":         "event: beat\ndata: {\"head\":1,\"live\":1}\n\n",
 		"huge line":        "data: " + strings.Repeat("x", 1<<20) + "\n\n",
 		"endless data":     strings.Repeat("data: "+strings.Repeat("x", 1000)+"\n", 100) + "\n",

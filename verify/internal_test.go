@@ -144,6 +144,17 @@ func TestDERIsWhatTheStandardLibraryWrites(t *testing.T) {
 	}
 }
 
+func TestBase64HasOneSpelling(t *testing.T) {
+	if got := decode(nil, []byte("QUJD")); string(got) != "ABC" {
+		t.Errorf("decode: %q", got)
+	}
+	for _, s := range []string{"", "QUJD\n", "Q\rUJD", "QUI=", "QUJ", "Q", "QU JD", "QU+D"} {
+		if got := decode(nil, []byte(s)); got != nil {
+			t.Errorf("decode(%q) = %q", s, got)
+		}
+	}
+}
+
 func TestCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 	c := newCache[int](1000)
 	id := func(i int) (k [32]byte) { k[0], k[1], k[2] = byte(i), byte(i>>8), byte(i>>16); return k }

@@ -236,6 +236,9 @@ func bubble(t testing.TB) (is *issuer, close func()) {
 
 func (is *issuer) routes() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /elsewhere", func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": is.url, "jwks_uri": is.url + "/jwks"})
+	})
 	mux.HandleFunc("GET /.well-known/oauth-authorization-server", func(w http.ResponseWriter, r *http.Request) {
 		is.mu.Lock()
 		to := is.redirect
@@ -316,7 +319,9 @@ func (is *issuer) with(f func()) {
 type feedServer struct {
 	mu      sync.Mutex
 	history string          // guarded by mu
-	entries []feed.Entry    // guarded by mu; the entry of position n is entries[n-1]
+	entries []feed.Entry    // guarded by mu
+	seqs    []uint64        // guarded by mu; their positions
+	head    uint64          // guarded by mu; of all that happened, also what is not told
 	oldest  uint64          // guarded by mu; a reader before it gets a snapshot
 	hidden  map[uint64]bool // guarded by mu; entries that are never told
 	change  chan struct{}   // guarded by mu; closed by the next change
@@ -324,10 +329,12 @@ type feedServer struct {
 	silent  bool            // guarded by mu; connections stand and say nothing
 	step    time.Duration   // guarded by mu; how far its clock is off
 	raw     string          // guarded by mu; said once, before the next frame
+	brief   bool            // guarded by mu; connections end after Ready
 	noReset bool            // guarded by mu; snapshots are not announced
 	short   int             // guarded by mu; entries left out of snapshots
 	readyIn time.Duration   // guarded by mu; pause before Ready
 	epoch   chan struct{}   // guarded by mu; closed: connections are cut
+	hangUp  chan struct{}   // guarded by mu; closed: connections end in good order
 	resumed []string        // guarded by mu; Last-Event-ID of each connection, "" = none
 	issued  int             // guarded by mu; access tokens
 	refused map[string]bool // guarded by mu; access tokens that count no more
@@ -337,7 +344,7 @@ type feedServer struct {
 
 func newFeedServer() *feedServer {
 	return &feedServer{
-		history: "h1", change: make(chan struct{}), epoch: make(chan struct{}), hidden: map[uint64]bool{},
+		history: "h1", change: make(chan struct{}), epoch: make(chan struct{}), hangUp: make(chan struct{}), hidden: map[uint64]bool{},
 		refused: map[string]bool{}, beat: 5 * time.Second,
 	}
 }
@@ -360,7 +367,13 @@ func (s *feedServer) with(f func()) {
 
 // revoke tells an entry.
 func (s *feedServer) revoke(e feed.Entry) {
-	s.with(func() { s.entries = append(s.entries, e) })
+	s.with(func() { s.put(e) })
+}
+
+// put adds an entry; the caller holds mu.
+func (s *feedServer) put(e feed.Entry) {
+	s.head++
+	s.entries, s.seqs = append(s.entries, e), append(s.seqs, s.head)
 }
 
 func (s *feedServer) revokeFamily(id string) {
@@ -375,6 +388,14 @@ func (s *feedServer) cut() {
 	s.epoch = make(chan struct{})
 }
 
+// end lets all connections end in good order.
+func (s *feedServer) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.hangUp)
+	s.hangUp = make(chan struct{})
+}
+
 func (s *feedServer) connections() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -386,7 +407,7 @@ func (s *feedServer) serve(w http.ResponseWriter, r *http.Request) {
 	defer s.stands.Add(-1)
 	auth := r.Header.Get("Authorization")
 	s.mu.Lock()
-	epoch, down, refused := s.epoch, s.down, s.refused[auth] || len(auth) < 10
+	epoch, hangUp, down, refused := s.epoch, s.hangUp, s.down, s.refused[auth] || len(auth) < 10
 	s.resumed = append(s.resumed, r.Header.Get("Last-Event-ID"))
 	s.mu.Unlock()
 	if down || refused {
@@ -406,23 +427,23 @@ func (s *feedServer) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	var told uint64
 	mark := func() feed.Mark { // the caller holds mu
-		return feed.Mark{Head: uint64(len(s.entries)), Now: time.Now().Add(s.step).UnixMilli(), Live: len(s.entries)}
+		return feed.Mark{Head: s.head, Now: time.Now().Add(s.step).UnixMilli(), Live: len(s.entries)}
 	}
 	id := func(n uint64) string { return feed.Position{History: s.history, Seq: n}.String() }
 	s.mu.Lock()
 	pos, ok := feed.ParsePosition(r.Header.Get("Last-Event-ID"))
-	if ok && pos.History == s.history && pos.Seq >= s.oldest && pos.Seq <= uint64(len(s.entries)) {
+	if ok && pos.History == s.history && pos.Seq >= s.oldest && pos.Seq <= s.head {
 		told = pos.Seq
 	} else {
 		if !s.noReset {
 			say(feed.Frame{Event: feed.Reset, Mark: mark()})
 		}
 		for i, e := range s.entries[:len(s.entries)-s.short] {
-			if !s.hidden[uint64(i+1)] {
-				say(feed.Frame{Event: feed.Revoked, ID: id(uint64(i + 1)), Entry: e})
+			if !s.hidden[s.seqs[i]] {
+				say(feed.Frame{Event: feed.Revoked, Entry: e})
 			}
 		}
-		told = uint64(len(s.entries))
+		told = s.head
 	}
 	pause := s.readyIn
 	s.mu.Unlock()
@@ -446,29 +467,26 @@ func (s *feedServer) serve(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.WriteString(w, s.raw)
 				s.raw = ""
 			}
-			for ; told < uint64(len(s.entries)); told++ {
-				if !s.hidden[told+1] {
-					say(feed.Frame{Event: feed.Revoked, ID: id(told + 1), Entry: s.entries[told]})
+			for i, e := range s.entries {
+				if s.seqs[i] > told && !s.hidden[s.seqs[i]] {
+					say(feed.Frame{Event: feed.Revoked, ID: id(s.seqs[i]), Entry: e})
 				}
 			}
-			if event != "" {
-				f := feed.Frame{Event: event, Mark: mark()}
-				if event == feed.Ready {
-					f.ID = id(told)
-				}
-				say(f)
-				event = ""
-			}
+			told = s.head
+			say(feed.Frame{Event: event, ID: id(told), Mark: mark()})
+			event = feed.Beat
 			_ = out.Flush()
 		}
-		change := s.change
+		change, brief := s.change, s.brief
 		s.mu.Unlock()
+		if brief {
+			return
+		}
 		select {
 		case <-change:
 		case <-tick.C:
-			if event == "" { // Ready comes first
-				event = feed.Beat
-			}
+		case <-hangUp:
+			return
 		case <-epoch:
 			panic(http.ErrAbortHandler) // cut, not closed
 		case <-r.Context().Done():

@@ -330,6 +330,7 @@ func TestBytesThatAreNoToken(t *testing.T) {
 		"padding":            good + "=",
 		"line break":         parts[0] + "." + parts[1][:8] + "\n" + parts[1][8:] + "." + parts[2],
 		"break in signature": good[:len(good)-4] + "\r\n" + good[len(good)-4:],
+		"break at the end":   good + "\n",
 		"second spelling":    good[:len(good)-1] + twin,
 		"cut signature":      good[:len(good)-2],
 		"huge":               parts[0] + "." + strings.Repeat("A", 16<<10) + "." + parts[2],
