@@ -302,6 +302,11 @@ func TestHalfASnapshotDoesNotCount(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		want(t, v, is.good(t, map[string]any{"fam": "fam-3"}), nil)
 		want(t, v, is.good(t, map[string]any{"fam": "fam-2"}), verify.ErrToken)
+		// Nor does it take the place of a whole one.
+		is.feed.with(func() { is.feed.history, is.feed.short = "h2", 1 })
+		is.feed.cut()
+		time.Sleep(10 * time.Second)
+		want(t, v, is.good(t, map[string]any{"fam": "fam-2"}), verify.ErrToken)
 	})
 }
 
