@@ -13,7 +13,7 @@ func TestSoakShort_RT_G17_RT_G02_NoHonestClientIsSignedOut(t *testing.T) {
 	p := soakPlan{refreshes: 6000, clients: 300, workers: 24, kills: 3, thefts: 50, loss: 0.05, leeway: 5 * time.Second, seed: uint64(time.Now().UnixNano())}
 	if raced {
 		// As make test builds it, so that the cache has it already.
-		p.buildFlags = []string{"-race", "-gcflags=modernc.org/...=-race=false"}
+		p.buildFlags = []string{"-race", "-gcflags=modernc.org/sqlite/lib=-race=false"}
 	}
 	got, err := wear(t.Context(), p, &said)
 	if err != nil {
