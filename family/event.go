@@ -72,7 +72,7 @@ func (s State) EventFor(kind EventKind, why Reason, t Token, from Origin) Event 
 // those are what the revocation feed tells of.
 func (k EventKind) Ends() bool {
 	switch k {
-	case FamilyRevoked, TokenRevoked, UserRevoked, UserDeleted, ClientRevoked:
+	case FamilyRevoked, FamilyNarrowed, TokenRevoked, UserRevoked, UserDeleted, ClientRevoked:
 		return true
 	}
 	return false

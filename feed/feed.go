@@ -17,15 +17,16 @@ type Kind uint8
 
 // The kinds of entries.
 const (
-	_      Kind = iota
-	Family      // every access token of one family
-	Token       // one access token
-	User        // a user's tokens up to a moment
-	Client      // a client's tokens up to a moment
-	All         // everything up to a moment
+	_        Kind = iota
+	Family        // every access token of one family
+	Token         // one access token
+	User          // a user's tokens up to a moment
+	Client        // a client's tokens up to a moment
+	All           // everything up to a moment
+	Narrowed      // a family's tokens up to a moment: scopes were withdrawn, the family lives on
 )
 
-var kinds = [...]string{Family: "family", Token: "token", User: "user", Client: "client", All: "all"}
+var kinds = [...]string{Family: "family", Token: "token", User: "user", Client: "client", All: "all", Narrowed: "narrowed"}
 
 // String returns the kind's word on the wire.
 func (k Kind) String() string {
@@ -60,8 +61,8 @@ func (k *Kind) UnmarshalText(text []byte) error {
 type Entry struct {
 	Kind Kind   `json:"kind"`
 	ID   string `json:"id,omitempty"` // fam, jti, sub or client_id of the tokens; "" with All
-	// Before is the cut-off of User, Client and All, in Unix milliseconds: tokens issued
-	// at or before it are dead. 0 with Family and Token, which kill whenever issued.
+	// Before is the cut-off of User, Client, All and Narrowed, in Unix milliseconds: tokens
+	// issued at or before it are dead. 0 with Family and Token, which kill whenever issued.
 	Before int64 `json:"before,omitempty"`
 	// Keep is the session (sid) that a User entry spares; "" = none.
 	Keep string `json:"keep,omitempty"`
@@ -75,7 +76,7 @@ type Entry struct {
 // Check refuses an entry that makes no sense, so that a reader can not take it for one
 // that says nothing.
 func (e Entry) Check() error {
-	cut := e.Kind == User || e.Kind == Client || e.Kind == All
+	cut := e.Kind == User || e.Kind == Client || e.Kind == All || e.Kind == Narrowed
 	switch {
 	case e.Kind == 0 || int(e.Kind) >= len(kinds):
 		return errors.New("feed: an entry has no kind")

@@ -445,14 +445,14 @@ func TestPositions(t *testing.T) {
 }
 
 func TestKindsHaveWords(t *testing.T) {
-	for k := Family; k <= All; k++ {
+	for k := Family; k <= Narrowed; k++ {
 		raw, err := json.Marshal(Entry{Kind: k})
 		var back struct{ Kind Kind }
 		if err != nil || json.Unmarshal(raw, &back) != nil || back.Kind != k || !strings.Contains(string(raw), `"`+k.String()+`"`) {
 			t.Errorf("%v is written as %s, %v", k, raw, err)
 		}
 	}
-	for _, k := range []Kind{0, All + 1} {
+	for _, k := range []Kind{0, Narrowed + 1} {
 		if _, err := json.Marshal(Entry{Kind: k}); err == nil || k.String() != fmt.Sprintf("kind(%d)", k) {
 			t.Errorf("kind %d has a word: %v", k, k)
 		}
@@ -510,4 +510,22 @@ func FuzzParsePosition(f *testing.F) {
 			t.Errorf("%q was read as %+v", s, p)
 		}
 	})
+}
+
+// What was issued in the second of the withdrawal may still have the scope: it goes.
+func TestRT_D07_NarrowedFamiliesLoseTheirOldTokens(t *testing.T) {
+	s := NewSet(0)
+	add(t, s, Entry{Kind: Narrowed, ID: "f", Before: 10_500, Until: 99})
+	for iat, dead := range map[int64]bool{9: true, 10: true, 11: false} {
+		if got := s.Dead(Subject{Family: "f", IssuedAt: iat}); got != dead {
+			t.Errorf("issued at %d: dead is %t", iat, got)
+		}
+	}
+	if s.Dead(Subject{Family: "g", IssuedAt: 1}) || s.Dead(Subject{IssuedAt: 1}) {
+		t.Error("another family's token is dead")
+	}
+	s.Forget(99)
+	if s.Len() != 0 || s.Dead(Subject{Family: "f", IssuedAt: 1}) {
+		t.Error("a narrowed family is not forgotten")
+	}
 }

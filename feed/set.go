@@ -18,6 +18,7 @@ type Set struct {
 	tokens   map[string]int64    // guarded by mu; jti → until
 	users    map[string][]cutoff // guarded by mu; sub → cut-offs
 	clients  map[string]cutoff   // guarded by mu; client_id → newest cut-off
+	narrowed map[string]cutoff   // guarded by mu; fam → newest cut-off
 	all      cutoff              // guarded by mu
 	soonest  int64               // guarded by mu; no entry ends before it; 0: none
 	size     int                 // guarded by mu
@@ -45,6 +46,7 @@ func NewSet(maxEntries int) *Set {
 func (s *Set) reset() {
 	s.families, s.tokens = map[string]int64{}, map[string]int64{}
 	s.users, s.clients = map[string][]cutoff{}, map[string]cutoff{}
+	s.narrowed = map[string]cutoff{}
 	s.all, s.soonest, s.size = cutoff{}, 0, 0
 }
 
@@ -69,6 +71,8 @@ func (s *Set) Add(e Entry) error {
 		s.addUser(e)
 	case Client:
 		s.clients[e.ID] = later(s.clients[e.ID], e)
+	case Narrowed:
+		s.narrowed[e.ID] = later(s.narrowed[e.ID], e)
 	case All:
 		s.all = later(s.all, e)
 	}
@@ -93,6 +97,8 @@ func (s *Set) grows(e Entry) bool {
 		has = slices.ContainsFunc(s.users[e.ID], func(c cutoff) bool { return c.keep == e.Keep })
 	case Client:
 		_, has = s.clients[e.ID]
+	case Narrowed:
+		_, has = s.narrowed[e.ID]
 	case All:
 		has = s.all.before != 0
 	}
@@ -132,6 +138,11 @@ func (s *Set) Dead(t Subject) bool {
 		return true
 	}
 	if _, ok := s.tokens[t.Token]; ok && t.Token != "" {
+		return true
+	}
+	// Here the whole second counts as before: the old token may have had the scope that
+	// was withdrawn, and a new one is a refresh away.
+	if c, ok := s.narrowed[t.Family]; ok && t.IssuedAt*1000 <= c.before {
 		return true
 	}
 	if c, ok := s.clients[t.Client]; ok && covers(c.before, t.IssuedAt) {
@@ -179,6 +190,11 @@ func (s *Set) Forget(now int64) {
 			delete(s.clients, k)
 		}
 	}
+	for k, c := range s.narrowed {
+		if !keep(c.until) {
+			delete(s.narrowed, k)
+		}
+	}
 	for k, cuts := range s.users {
 		cuts = slices.DeleteFunc(cuts, func(c cutoff) bool { return !keep(c.until) })
 		if len(cuts) == 0 {
@@ -204,6 +220,7 @@ func (s *Set) Replace(entries []Entry) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.families, s.tokens, s.users, s.clients = fresh.families, fresh.tokens, fresh.users, fresh.clients
+	s.narrowed = fresh.narrowed
 	s.all, s.soonest, s.size = fresh.all, fresh.soonest, fresh.size
 	return nil
 }

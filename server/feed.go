@@ -189,6 +189,9 @@ func (s *Server) entryOf(e family.Event) (feed.Entry, bool) {
 	switch e.Kind {
 	case family.FamilyRevoked:
 		entry.Kind, entry.ID = feed.Family, e.Family.String()
+	case family.FamilyNarrowed:
+		entry.Kind, entry.ID, entry.Before = feed.Narrowed, e.Family.String(), int64(e.At)
+		entry.Reason = family.RevokedUser.String()
 	case family.TokenRevoked:
 		entry.Kind, entry.ID = feed.Token, e.Detail
 	case family.UserRevoked, family.UserDeleted:

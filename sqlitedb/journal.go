@@ -60,7 +60,7 @@ func (db *DB) Killed(ctx context.Context, after uint64, limit int) (events []fam
 	err = db.read(ctx, func(c *conn) error {
 		return c.query(`SELECT seq, at, level, kind, reason, family, generation, client, user, session, request, detail, sealed_origin
 			FROM event WHERE seq > ? AND seq <= ?
-			AND kind IN ('family_revoked', 'token_revoked', 'user_revoked', 'user_deleted', 'client_revoked')
+			AND kind IN ('family_revoked', 'family_narrowed', 'token_revoked', 'user_revoked', 'user_deleted', 'client_revoked')
 			ORDER BY seq LIMIT ?`, func(row []driver.Value) error {
 			e, err := db.event(row)
 			events = append(events, e)

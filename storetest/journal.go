@@ -42,8 +42,8 @@ func journals() []story {
 				}
 				after = head
 			}
-			if got != "bdegh" {
-				b.Errorf("the journal tells %q, want bdegh", got)
+			if got != "bdefgh" {
+				b.Errorf("the journal tells %q, want bdefgh", got)
 			}
 		}},
 		{"who waits is woken by the next event, and by nothing before it", func(b bench) {
