@@ -419,6 +419,9 @@ func (cc clientConfig) client(old client.Client, maxAccessTTL time.Duration, now
 	if err != nil {
 		return client.Client{}, err
 	}
+	if len(texts) == 0 && cc.Auth == "secret" {
+		return client.Client{}, errors.New(`auth: "secret" needs one: name a file in secret_files, such as "openssl rand -base64 32" makes`)
+	}
 	next := old
 	if next.CreatedAt.IsZero() {
 		next.CreatedAt = now

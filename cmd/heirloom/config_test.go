@@ -86,7 +86,7 @@ var clientNonsense = map[string]string{
 	"name: [a]":                               "name: want one value",
 	"disabled: perhaps":                       "disabled: want true or false",
 	"auth: basic":                             "auth is not known",
-	"auth: secret":                            "secret: a client that authenticates needs one",
+	"auth: secret":                            `auth: "secret" needs one: name a file in secret_files`,
 	"first_party: 1.5":                        "first_party: want true or false",
 	"redirect_uris: []":                       "redirect_uris is empty",
 	"redirect_uris: ['http://a.example/']":    "redirect_uris: ",

@@ -55,7 +55,11 @@ func (r *remote) dataDir() string {
 
 func (r *remote) token() (admin.Token, error) {
 	if text := os.Getenv("HEIRLOOM_ADMIN_TOKEN"); text != "" {
-		return parseToken("HEIRLOOM_ADMIN_TOKEN", []byte(text))
+		token, err := admin.ParseToken(strings.TrimSpace(text))
+		if err != nil {
+			return admin.Token{}, hinted(fmt.Errorf("HEIRLOOM_ADMIN_TOKEN: %w", err), "it is in the file admin-token of the server's data directory")
+		}
+		return token, nil
 	}
 	path := os.Getenv("HEIRLOOM_ADMIN_TOKEN_FILE")
 	if path == "" {
