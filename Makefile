@@ -44,6 +44,7 @@ peers: deps ## clients we did not write, against the real binary (itself built w
 	go build $(RACE) -o bin/heirloom-race ./cmd/heirloom
 	cd test/peers/go && HEIRLOOM_BIN=$(CURDIR)/bin/heirloom-race go test -race -count=1 ./...
 	cd test/peers/node && HEIRLOOM_BIN=$(CURDIR)/bin/heirloom-race npm test
+	cd js && HEIRLOOM_BIN=$(CURDIR)/bin/heirloom-race npm test
 	HEIRLOOM_BIN=$(CURDIR)/bin/heirloom-race test/peers/curl/story
 
 bench: ## measure this build on this machine (see BENCHMARKS.md)
