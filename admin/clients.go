@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/heirloom-auth/heirloom/client"
@@ -25,7 +26,7 @@ type ClientSpec struct {
 	Name string `json:"name,omitempty"`
 	// Disabled refuses the client everything until it is enabled again. Zero: enabled.
 	Disabled bool `json:"disabled,omitempty"`
-	// Auth is "none" for a public client or "secret" for a confidential one. Empty: "secret" if there is a secret, else "none".
+	// Auth is "none" for a public client or "secret" for a confidential one. Empty: "secret" if there is a secret or the preset is web, else "none".
 	Auth string `json:"auth,omitempty"`
 	// FirstParty spares the users the question whether the client may act for them. Zero: they are asked.
 	FirstParty bool `json:"first_party,omitempty"`
@@ -70,7 +71,7 @@ func (s ClientSpec) Apply(c client.Client) client.Client {
 		c.Auth = client.Secret
 	case "":
 		c.Auth = client.None
-		if len(c.Secrets) > 0 {
+		if len(c.Secrets) > 0 || s.Preset == "web" {
 			c.Auth = client.Secret
 		}
 	default:
@@ -127,6 +128,10 @@ func CheckClient(c client.Client, maxAccessTTL time.Duration) error {
 	for _, word := range c.Scopes {
 		if s, err := family.ParseScope(word); err != nil || len(s.Words()) != 1 {
 			return fmt.Errorf("scopes: %q is not one scope word", word)
+		}
+		if strings.Contains(word, ",") {
+			// RFC 6749 allows it, and nobody means it.
+			return fmt.Errorf("scopes: %q has a comma: write each scope by itself", word)
 		}
 	}
 	p, err := PolicyOf(c)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 
 	"github.com/heirloom-auth/heirloom/keys"
 	"github.com/heirloom-auth/heirloom/memdb"
@@ -27,6 +28,9 @@ func ExampleNew() {
 		fmt.Println(err)
 		return
 	}
+	// A program that serves for real also runs ring.Run (keys roll by themselves),
+	// heirloom.Run (the revocation feed) and store.Sweep now and then; with package sqlitedb
+	// in place of memdb everything survives a restart.
 	mux := http.NewServeMux()
 	mux.Handle("/", heirloom)
 	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the program's own page") })
@@ -54,7 +58,7 @@ func ExampleSignIn() {
 				return &server.SignedIn{Username: "alice", Claims: user.Claims{Name: "Alice"}, AMR: []string{"hwk"}}
 			}
 			// The program's own page sends the browser back here afterwards.
-			http.Redirect(w, r, "/our/sign-in?back="+r.URL.RequestURI(), http.StatusSeeOther)
+			http.Redirect(w, r, "/our/sign-in?back="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
 			return nil
 		},
 	})
@@ -72,6 +76,6 @@ func ExampleSignIn() {
 	heirloom.ServeHTTP(res, r)
 	fmt.Println(res.Code, res.Header().Get("Location"))
 	// Output:
-	// 303 /our/sign-in?back=/login?continue=/account
+	// 303 /our/sign-in?back=%2Flogin%3Fcontinue%3D%2Faccount
 	// 303 /account
 }

@@ -245,7 +245,7 @@ func (s *Server) finish(ctx context.Context, c *call, status int) {
 		attrs = append(attrs, slog.String("user", c.user))
 	}
 	attrs = append(attrs, slog.String("ip", c.from.IP.String()), slog.String("request", c.id),
-		slog.Duration("took", time.Since(c.started)))
+		slog.Float64("took_ms", float64(time.Since(c.started).Microseconds())/1000))
 	if c.err != nil && status >= 500 {
 		attrs = append(attrs, slog.String("err", c.err.Error()))
 	}

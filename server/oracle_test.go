@@ -704,7 +704,7 @@ func TestRT_J12_EveryOutcomeIsOnRecord(t *testing.T) {
 			if m["endpoint"] != "token" {
 				continue
 			}
-			for _, name := range []string{"time", "level", "status", "reason", "client", "grant_type", "family", "generation", "ip", "request", "took"} {
+			for _, name := range []string{"time", "level", "status", "reason", "client", "grant_type", "family", "generation", "ip", "request", "took_ms"} {
 				if m[name] == nil {
 					t.Errorf("a line has no %s: %s", name, line)
 				}

@@ -270,6 +270,10 @@ func (c *config) check() []error {
 	switch {
 	case c.Issuer != "":
 		add(checkIssuer(c.Issuer))
+		if u, err := url.Parse(c.Issuer); err == nil && c.dev && !isLoopback(u.Hostname()) {
+			// It would leave a demo user with a printed password in a real database.
+			add(fmt.Errorf("issuer: %q is not this machine's, and --dev is for trying things out: leave one of them away", c.Issuer))
+		}
 	case err == nil && !isLoopback(host):
 		add(fmt.Errorf(`issuer: it is not set, and addr %q is not a loopback address: write the URL that clients see, such as "https://id.example.com"`, c.Addr))
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -131,7 +132,7 @@ func serve(ctx context.Context, t *terminal, c *config, dev devFlags, asJSON boo
 	}
 	adminURL := "http://" + boundAddr(c.AdminAddr, private)
 
-	kek, err := c.openKEK()
+	kek, err := c.openKEK(log)
 	if err != nil {
 		return err
 	}
@@ -219,7 +220,7 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 		return fmt.Errorf("remember the admin address: %w", bare(err))
 	}
 
-	public, private := httpServer(door, log), httpServer(api, log)
+	public, private := httpServer(door, log), httpServer(localNames(r.AdminAddr, api), log)
 	// A revocation of very many families takes its time.
 	private.WriteTimeout = 10 * time.Minute
 	listener := r.public
@@ -263,6 +264,9 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 		debug.SetGCPercent(200)
 	}
 
+	if strings.HasPrefix(r.issuer, "https://") && r.TLSCertFile == "" && len(r.TrustedProxies) == 0 {
+		log.Warn("the issuer is https, and this listener is plain http: put a proxy with TLS in front and name it in trusted_proxies, or set tls_cert_file")
+	}
 	log.Info("ready", "issuer", r.issuer, "addr", r.public.Addr().String(), "admin", r.adminURL, "store", r.Store, "data", r.Data)
 	if err := announce(t, r, demo); err != nil {
 		return err
@@ -293,6 +297,27 @@ func serveStore(ctx context.Context, t *terminal, log *slog.Logger, r running) e
 	work.Wait()
 	log.Info("stopped")
 	return cause
+}
+
+// localNames refuses requests to a loopback admin listener that call it by another
+// name: a page whose name was made to point at this machine (DNS rebinding) could read
+// what needs no token, such as the metrics.
+func localNames(addr string, h http.Handler) http.Handler {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil || !isLoopback(host) {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			name = r.Host
+		}
+		if !isLoopback(strings.Trim(name, "[]")) {
+			http.Error(w, "the admin API is asked by a name that is not this machine's: use 127.0.0.1 or localhost", http.StatusMisdirectedRequest)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 func httpServer(h http.Handler, log *slog.Logger) *http.Server {
@@ -375,9 +400,21 @@ func boundAddr(addr string, l net.Listener) string {
 	return net.JoinHostPort(host, port)
 }
 
-func (c *config) openKEK() (keys.KEK, error) {
+func (c *config) openKEK(log *slog.Logger) (keys.KEK, error) {
 	if text := c.KEK.text(); text != "" {
 		return keys.ParseKEK(text)
+	}
+	e, err := c.engine()
+	if err != nil {
+		return keys.KEK{}, err
+	}
+	if _, err := os.Stat(c.KEKFile); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(e.path); e.path != "" && err == nil {
+			// A new one would open nothing, and might be taken for the right one in a backup.
+			return keys.KEK{}, hinted(fmt.Errorf("the key-encryption key %s is not there, but the database %s is", c.KEKFile, e.path),
+				"give back the copy of the key file; without it nobody can open this database, and a new one begins with an empty data directory")
+		}
+		log.Info("making the key-encryption key: keep a copy apart from backups of the database", "file", c.KEKFile)
 	}
 	return keys.FileKEK(c.KEKFile)
 }
