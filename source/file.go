@@ -163,6 +163,9 @@ func (f *File) Lock(ctx context.Context) (unlock func(), err error) {
 // the kernel, where a context can not reach. The file tells holders apart.
 func (f *File) lock(ctx context.Context, ending string) (unlock func(), err error) {
 	name := f.path + ending
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock token file: %w", err)

@@ -78,16 +78,16 @@ type Source struct {
 	flying sync.WaitGroup
 
 	mu       sync.Mutex
-	rec      Record    // guarded by mu; what is known
-	known    bool      // guarded by mu; rec was read or written once
-	due      time.Time // guarded by mu; when rec is to be renewed; zero: not before it fails
-	readAt   time.Time // guarded by mu; when the store was last read or written
-	debt     *debt     // guarded by mu; tokens that the store does not have yet; nil: none
-	untold   bool      // guarded by mu; OnChange does not know rec yet
-	leaving  bool      // guarded by mu; a sign-out that the store does not know yet
-	epoch    uint64    // guarded by mu; counts sign-ins and sign-outs: what began before is late
-	offset   time.Duration
-	dated    bool          // guarded by mu, as offset; the server's clock less ours, once an answer had a Date
+	rec      Record        // guarded by mu; what is known
+	known    bool          // guarded by mu; rec was read or written once
+	due      time.Time     // guarded by mu; when rec is to be renewed; zero: not before it fails
+	readAt   time.Time     // guarded by mu; when the store was last read or written
+	debt     *debt         // guarded by mu; tokens that the store does not have yet; nil: none
+	untold   bool          // guarded by mu; OnChange does not know rec yet
+	leaving  bool          // guarded by mu; a sign-out that the store does not know yet
+	epoch    uint64        // guarded by mu; counts sign-ins and sign-outs: what began before is late
+	offset   time.Duration // guarded by mu; the server's clock less ours
+	dated    bool          // guarded by mu; an answer had a Date, so offset counts
 	flight   *flight       // guarded by mu; the one that is under way; nil: none
 	notUntil time.Time     // guarded by mu; no attempt before
 	backoff  time.Duration // guarded by mu
@@ -519,7 +519,7 @@ func (s *Source) renew(ctx context.Context, bad string, epoch uint64) (Record, e
 		if re, ok := errors.AsType[*RejectedError](err); !ok || !re.Ended {
 			return Record{}, err
 		}
-		if done, err := s.bury(ctx, r, err); done {
+		if done, err := s.bury(ctx, r, err, epoch); done {
 			return Record{}, err
 		}
 		// Somebody else renewed: the next round takes what is stored now.
@@ -724,7 +724,7 @@ func (s *Source) settle(ctx context.Context) error {
 
 // bury marks a session as ended, if the store still holds the refresh token that was
 // refused. done is false if it holds another one.
-func (s *Source) bury(ctx context.Context, r Record, why error) (done bool, err error) {
+func (s *Source) bury(ctx context.Context, r Record, why error, epoch uint64) (done bool, err error) {
 	re, _ := errors.AsType[*RejectedError](why)
 	dead := Record{Ended: re.Code}
 	for range rounds {
@@ -736,6 +736,7 @@ func (s *Source) bury(ctx context.Context, r Record, why error) (done bool, err 
 			return false, nil
 		}
 		if err := over(cur); err != nil {
+			s.hold(cur, epoch)
 			return true, err
 		}
 		err = s.conf.Store.Swap(ctx, ver, dead)
@@ -745,11 +746,7 @@ func (s *Source) bury(ctx context.Context, r Record, why error) (done bool, err 
 		if err != nil {
 			s.log.LogAttrs(ctx, slog.LevelError, "the end of the session is not stored", slog.Any("err", err))
 		}
-		s.mu.Lock()
-		if s.rec.Tokens.RefreshToken == r.Tokens.RefreshToken {
-			s.adopt(dead, time.Now())
-		}
-		s.mu.Unlock()
+		s.hold(dead, epoch)
 		return true, why
 	}
 	return true, &TransientError{Err: errors.New("the stored tokens keep changing")}
@@ -787,6 +784,7 @@ func (s *Source) begin(ctx context.Context, r Record) error {
 		s.epoch++
 		s.debt, s.leaving = nil, false
 		s.failed, s.backoff, s.notUntil = nil, 0, time.Time{}
+		s.known = true // OnChange is told, also if nothing was read before
 		s.adopt(r, time.Now())
 		s.mu.Unlock()
 		return s.tell(ctx)
@@ -804,6 +802,7 @@ func (s *Source) SignOut(ctx context.Context) error {
 	last := s.rec.Tokens.RefreshToken
 	owed := s.debt != nil
 	s.debt, s.leaving = nil, true
+	s.known = true
 	s.adopt(Record{Ended: SignedOut}, time.Now())
 	epoch := s.epoch
 	s.mu.Unlock()

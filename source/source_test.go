@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,24 +72,138 @@ func isRejected(err error, code string) bool {
 }
 
 func TestAllCallersShareOneRefresh(t *testing.T) {
+	for name, open := range stores(t) {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			first := w.signIn(w.source("strict", open(), nil))
+			expire(t, open())
+			var asked atomic.Int64
+			count := func(c *source.Config) {
+				c.HTTP = &http.Client{Transport: trip(func(r *http.Request) (*http.Response, error) {
+					asked.Add(1)
+					time.Sleep(50 * time.Millisecond)
+					return http.DefaultTransport.RoundTrip(r)
+				})}
+			}
+			processes := 3
+			if name == "memory" {
+				processes = 1
+			}
+			var all sync.WaitGroup
+			for range processes {
+				s := w.source("strict", open(), count)
+				for range 10 {
+					all.Go(func() {
+						if _, err := s.Token(context.Background()); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+			}
+			all.Wait()
+			if fam := w.live(first); fam.Head != 2 || asked.Load() != 1 {
+				t.Errorf("generation %d after %d requests, want 2 after one", fam.Head, asked.Load())
+			}
+		})
+	}
+}
+
+// A process that holds the lock and does nothing is not waited for for ever; processes that
+// hold it in turn are never overtaken.
+func TestALockThatIsStuckIsNotWaitedForForEver(t *testing.T) {
 	w := newWorld(t)
 	st := newFile(t)
 	first := w.signIn(w.source("strict", st, nil))
 	expire(t, st)
-	var all sync.WaitGroup
-	for range 3 { // as three processes
-		s := w.source("strict", st, nil)
-		for range 10 {
-			all.Go(func() {
-				if _, err := s.Token(context.Background()); err != nil {
-					t.Error(err)
+	hurry := func(c *source.Config) { c.Timeout, c.LockWait = 200*time.Millisecond, 400*time.Millisecond }
+	unlock, err := st.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.source("strict", st, hurry).Token(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if fam := w.live(first); fam.Head != 2 {
+		t.Errorf("generation %d, want 2", fam.Head)
+	}
+
+	unlock()
+
+	// A lock that goes from hand to hand is a queue, and whoever jumps it may be overtaken twice.
+	expire(t, st)
+	if _, err := w.source("strict", queue{st}, hurry).Token(t.Context()); !errors.Is(err, source.ErrBusy) || !isTransient(err) {
+		t.Errorf("Token: %v", err)
+	}
+	if fam := w.live(first); fam.Head != 2 {
+		t.Errorf("generation %d, want 2", fam.Head)
+	}
+}
+
+// queue is a store whose lock others have in turn.
+type queue struct{ source.Store }
+
+func (queue) Lock(ctx context.Context) (func(), error) {
+	<-ctx.Done()
+	return nil, source.ErrBusy
+}
+
+// The file tells one holder who is stuck from many who take turns.
+func TestFileTellsWhenTheLockChangesHands(t *testing.T) {
+	st := newFile(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var holders sync.WaitGroup
+	for range 4 {
+		holders.Go(func() {
+			for {
+				unlock, err := st.Lock(ctx)
+				if err != nil {
+					return
 				}
-			})
+				time.Sleep(20 * time.Millisecond)
+				unlock()
+			}
+		})
+	}
+	busy := 0
+	for i := 0; i < 50 && busy < 3; i++ {
+		short, cancel := context.WithTimeout(ctx, 150*time.Millisecond)
+		unlock, err := st.Lock(short)
+		cancel()
+		switch {
+		case err == nil:
+			unlock()
+		case errors.Is(err, source.ErrBusy):
+			busy++
+		default:
+			t.Errorf("Lock: %v", err)
 		}
 	}
-	all.Wait()
-	if fam := w.live(first); fam.Head != 2 {
-		t.Errorf("generation %d, want 2: one refresh", fam.Head)
+	stop()
+	holders.Wait()
+	if busy == 0 {
+		t.Error("among four others the lock was always had within 150 ms: nothing was tested")
+	}
+}
+
+func TestOnChangeIsToldOfSignInAndSignOut(t *testing.T) {
+	w := newWorld(t)
+	var mu sync.Mutex
+	var told []string
+	note := func(c *source.Config) {
+		c.OnChange = func(_ context.Context, r source.Record) error {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, r.Ended)
+			return nil
+		}
+	}
+	st := newFile(t)
+	w.signIn(w.source("strict", st, note))
+	if err := w.source("strict", st, note).SignOut(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 2 || told[0] != "" || told[1] != source.SignedOut {
+		t.Errorf("told of %q", told)
 	}
 }
 
@@ -229,35 +344,57 @@ func TestRT_G02_ALostAnswerIsRetriedWithTheStoredKey(t *testing.T) {
 	}
 }
 
-// A record of another program has no key: one is stored before anything is sent.
-func TestAKeyIsStoredBeforeItIsSent(t *testing.T) {
-	w := newWorld(t)
-	st := newFile(t)
-	first := w.signIn(w.source("strict", st, nil))
-	r := expire(t, st)
-	_, ver, err := st.Load(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.RetryKey = ""
-	if err := st.Swap(t.Context(), ver, r); err != nil {
-		t.Fatal(err)
-	}
-	sent := 0
-	s := w.source("strict", st, func(c *source.Config) {
-		c.HTTP = &http.Client{Transport: trip(func(r *http.Request) (*http.Response, error) {
-			sent++
-			now, _, err := st.Load(context.Background())
-			if key := r.Header.Get("Idempotency-Key"); err != nil || key == "" || now.RetryKey != key {
-				t.Errorf("key %q is sent, %q is stored (%v)", key, now.RetryKey, err)
-			}
-			return http.DefaultTransport.RoundTrip(r)
-		})}
+// rival is a store to which somebody else writes a key first, at the first Swap.
+type rival struct {
+	source.Store
+	once sync.Once
+}
+
+func (c *rival) Swap(ctx context.Context, old source.Version, next source.Record) error {
+	c.once.Do(func() {
+		next := next
+		next.RetryKey = "of the rival"
+		_ = c.Store.Swap(ctx, old, next)
 	})
-	if _, err := s.Token(t.Context()); err != nil || sent != 1 {
-		t.Fatal(sent, err)
+	return c.Store.Swap(ctx, old, next)
+}
+
+// A record of another program has no key: one is stored before anything is sent, and of two
+// processes that draw one at the same time both send the one that is stored.
+func TestAKeyIsStoredBeforeItIsSent(t *testing.T) {
+	for _, alone := range []bool{true, false} {
+		w := newWorld(t)
+		st := newFile(t)
+		first := w.signIn(w.source("strict", st, nil))
+		r := expire(t, st)
+		_, ver, err := st.Load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.RetryKey = ""
+		if err := st.Swap(t.Context(), ver, r); err != nil {
+			t.Fatal(err)
+		}
+		var mine source.Store = st
+		if !alone {
+			mine = &rival{Store: st}
+		}
+		sent := 0
+		s := w.source("strict", mine, func(c *source.Config) {
+			c.HTTP = &http.Client{Transport: trip(func(r *http.Request) (*http.Response, error) {
+				sent++
+				now, _, err := st.Load(context.Background())
+				if key := r.Header.Get("Idempotency-Key"); err != nil || key == "" || now.RetryKey != key || !alone && key != "of the rival" {
+					t.Errorf("key %q is sent, %q is stored (%v)", key, now.RetryKey, err)
+				}
+				return http.DefaultTransport.RoundTrip(r)
+			})}
+		})
+		if _, err := s.Token(t.Context()); err != nil || sent != 1 {
+			t.Fatal(sent, err)
+		}
+		w.live(first)
 	}
-	w.live(first)
 }
 
 // Sign-out wins over a renewal that is under way: here, and in another process.
