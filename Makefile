@@ -21,7 +21,7 @@ run: ## start the server in dev mode: http://127.0.0.1:8420, no configuration ne
 	go run ./cmd/heirloom serve --dev
 
 test: deps lint unit peers ## all tests: installs what is missing, checks, race detector, foreign clients (CI runs this)
-	@scripts/matrix
+	@scripts/matrix --strict
 	@echo "heirloom: all passed: format, vet, staticcheck, go test -race, and the peers in Go, Node.js, Chromium and curl"
 
 deps: ## install what the tests need and the machine lacks (Debian packages as root, npm packages from the lock file)
