@@ -165,13 +165,14 @@ func TestFileTellsWhenTheLockChangesHands(t *testing.T) {
 		})
 	}
 	busy := 0
-	for i := 0; i < 50 && busy < 3; i++ {
+	for until := time.Now().Add(10 * time.Second); busy < 3 && time.Now().Before(until); {
 		short, cancel := context.WithTimeout(ctx, 150*time.Millisecond)
 		unlock, err := st.Lock(short)
 		cancel()
 		switch {
 		case err == nil:
 			unlock()
+			time.Sleep(5 * time.Millisecond)
 		case errors.Is(err, source.ErrBusy):
 			busy++
 		default:

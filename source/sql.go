@@ -159,7 +159,7 @@ func (r *row) Swap(ctx context.Context, old Version, next Record) error {
 
 // Lock implements Locker. Before the first record there is nothing to lock.
 func (r *row) Lock(ctx context.Context) (unlock func(), err error) {
-	me, before := draw(), ""
+	me, before, after := draw(), "", ""
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
 		now := time.Now()
 		res, err := r.db.ExecContext(ctx, r.text(`update {table} set lease_by = ?, lease_until = ? where id = ? and lease_until < ?`),
@@ -182,11 +182,14 @@ func (r *row) Lock(ctx context.Context) (unlock func(), err error) {
 		if errors.Is(err, sql.ErrNoRows) {
 			return func() {}, nil
 		}
-		if err == nil && before == "" {
-			before = by
+		if err == nil { // or the context has just ended
+			after = by
+		}
+		if before == "" {
+			before = after
 		}
 		if err := sleep(ctx, wait/2+rand.N(wait)); err != nil {
-			if by != before {
+			if after != before {
 				return nil, fmt.Errorf("token table: lease: %w", ErrBusy)
 			}
 			return nil, fmt.Errorf("token table: lease: somebody holds it: %w", err)
