@@ -96,7 +96,8 @@ export interface Client {
   getAccessToken(options?: { minValidity?: number }): Promise<string>
   /**
    * Is fetch, with the access token for the origins that may have it. A 401 is answered by one renewal and one more
-   * try, if the body can be sent again; other answers, 403 among them, are the caller's.
+   * try, if the body can be sent again; other answers, 403 among them, are the caller's. Throws SessionError: as
+   * getAccessToken, and transient when a 401 came and the token can not be renewed now.
    */
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>
   /** Ends the session here, in all tabs, and at the issuer. An answer to a renewal that comes later is thrown away. */
@@ -219,13 +220,15 @@ export function createClient(config: Config): Client {
     return (kept = next)
   }
 
+  /** What the store holds; undefined: it can not be read or written, and so says nothing. */
+  async function peek() {
+    try { return broken ? undefined : parse<Kept>(await store.get(name)) } catch { return undefined }
+  }
+
   async function read(): Promise<Kept | null> {
     const before = epoch
-    if (broken) return kept
-    let text
-    try { text = await store.get(name) } catch { return kept } // a store that can not be read says nothing
-    if (before !== epoch) return kept
-    const stored = parse<Kept>(text)
+    const stored = await peek()
+    if (stored === undefined || before !== epoch) return kept
     if (typeof stored?.refresh !== 'string') {
       if (kept) over('signed_out', true)
       return kept
@@ -276,11 +279,9 @@ export function createClient(config: Config): Client {
     if (m.is === 'ask') return tell()
     if (m.is === 'ended') {
       if (m.reason === 'rejected' && m.family !== kept?.family) return
-      if (shared && !broken) {
-        // Somebody may have signed in since; and a renewal may have written after the sign-out removed.
-        const stored = parse<Kept>(await Promise.resolve(store.get(name)).catch(() => null))
-        if (stored && stored.family !== m.family) return void read()
-      }
+      // Somebody may have signed in since; and a renewal may have written after the sign-out removed.
+      const stored = shared && (await peek())
+      if (stored && stored.family !== m.family) return void read()
       await forget()
       return over(m.reason, true, m.error)
     }
@@ -479,9 +480,9 @@ export function createClient(config: Config): Client {
     ;(timer as { unref?: () => void }).unref?.()
   }
 
-  /** Renews if it is time and somebody is looking. */
+  /** Renews if it is time and somebody is looking. A tab that has had no access token yet waits until it is asked for one. */
   function check() {
-    if (stop.signal.aborted || !kept || flight || page?.visibilityState === 'hidden') return
+    if (stop.signal.aborted || !kept || flight || !(access || rest) || page?.visibilityState === 'hidden') return
     if (!resting() && (!access || age(access.at) >= access.due)) void renew()
     else schedule()
   }
@@ -506,7 +507,7 @@ export function createClient(config: Config): Client {
     await read()
     if (left() <= (minValidity ?? Math.min(5000, (access?.life ?? 0) / 10))) {
       const mine = epoch
-      const why = resting() && !flight ? 'resting after a failure' : kept ? await renew() : 'ended'
+      const why = resting() && !flight ? 'resting' : kept ? await renew() : 'ended'
       if (mine !== epoch || !kept) throw new SessionError('signed_out', 'nobody is signed in')
       if (left() <= 0) throw new SessionError('transient', `not renewed: ${why}`, resting())
     }
@@ -516,9 +517,9 @@ export function createClient(config: Config): Client {
   async function exchange(url: string) {
     const u = new URL(url)
     const p = u.searchParams
-    const asked = parse<Asked>(await trip.get(name))
     const error = p.get('error')
     if (!p.has('state') || !(p.has('code') || error)) return null
+    const asked = parse<Asked>(await trip.get(name))
     const nobody = (why: string) => new SessionError('signed_out', why)
     // An answer that this tab did not ask for, or that another server gave (RFC 9207), is nobody's.
     if (p.get('state') !== asked?.state || !asked) throw nobody('nobody here asked for this answer')
@@ -588,7 +589,7 @@ export function createClient(config: Config): Client {
       const base = here?.href
       const target = input instanceof Request ? input.url : input
       if (!origins.has(new URL(target, base).origin)) return http(input, init)
-      let token = await getAccessToken()
+      const token = await getAccessToken()
       const req = new Request(input, init)
       const streamed = init?.body instanceof ReadableStream
       const spare = streamed ? null : req.clone()
@@ -599,9 +600,12 @@ export function createClient(config: Config): Client {
       // If another call has renewed meanwhile, its token is new to this one.
       if (access?.token === token && !resting()) await renew()
       const next = left() > 0 ? access!.token : token
-      if (next === token) return resp
+      if (next === token) {
+        if (rest) throw new SessionError('transient', 'not renewed', resting()) // a 401 would be taken for a verdict
+        return resp
+      }
       void resp.body?.cancel()
-      spare.headers.set('Authorization', `Bearer ${(token = next)}`)
+      spare.headers.set('Authorization', `Bearer ${next}`)
       return http(spare)
     },
 

@@ -99,7 +99,7 @@ test('RT_I01, RT_G02, RT_J16: five tabs, one frozen, a bad network and lost answ
   })
 
   const cdp = await p.newCDPSession(tabs[4])
-  const end = Date.now() + 40_000
+  const end = Date.now() + 36_000
   for (let round = 0; Date.now() < end; round++) {
     await cdp.send('Page.setWebLifecycleState', { state: 'frozen' })
     await pause(5500)
@@ -150,6 +150,26 @@ test('RT_I01, RT_G02, RT_J16: five tabs, one frozen, a bad network and lost answ
   })
 })
 
+test('a tab waits for the lock, and goes ahead when whoever has it does not let go', async (t) => {
+  const app = await serveApp(t, { clientId: 'demo-strict', storage: 'local', quiet: true, lockTimeout: 1500 })
+  const p = await profile(t)
+  const [one, two] = [await open(p, app), await open(p, app)]
+  await signIn(one)
+  const name = await one.evaluate(() => Object.keys(localStorage)[0])
+  await two.evaluate((name) => { client.close(); void navigator.locks.request(name, () => new Promise((done) => { window.letGo = done })) }, name)
+  const took = () => one.evaluate(async () => {
+    const at = performance.now()
+    await client.getAccessToken({ minValidity: 1e9 })
+    return performance.now() - at
+  })
+  const before = p.sent.length
+  assert.ok(await took() >= 1400, 'it did not wait for the lock')
+  assert.equal(p.sent.length, before + 1, JSON.stringify(p.sent))
+  await two.evaluate(() => letGo())
+  assert.ok(await took() < 1400, 'it waited for a lock that nobody had')
+  assert.deepEqual((await story(one)).ends, [])
+})
+
 test('RT_I03: a thief with a copy of localStorage is cut off, and so is the owner', async (t) => {
   const app = await serveApp(t, { clientId: 'demo-strict', storage: 'local' })
   const owner = await open(await profile(t), app)
@@ -190,7 +210,11 @@ test('in memory and session mode the storage holds what it should, and a tab liv
     for (let i = 0; i < 6; i++) {
       await Promise.all([tab, twin].map((x) => x.evaluate(() => client.getAccessToken({ minValidity: 1e9 }))))
     }
-    for (const x of [tab, twin]) assert.deepEqual((await story(x)).ends, [])
+    for (const x of [tab, twin]) {
+      assert.deepEqual((await story(x)).ends, [])
+      const [token, kept] = await x.evaluate(async () => [await client.getAccessToken(), JSON.stringify({ ...sessionStorage })])
+      assert.ok(!kept.includes(token), 'an access token is in the storage')
+    }
   }
 })
 
