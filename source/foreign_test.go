@@ -176,18 +176,18 @@ func TestRenewalIsEarlyWithJitterAndBehindTheScenes(t *testing.T) {
 	moments := map[time.Duration]bool{}
 	for range 20 {
 		synctest.Test(t, func(t *testing.T) {
-			n := 0
+			var n atomic.Int64
 			start := time.Now()
 			st := session(t)
 			s := at(t, st, func(r *http.Request) (*http.Response, error) {
-				n++
+				i := n.Add(1)
 				time.Sleep(time.Second)
-				return answer(200, "application/json", fmt.Sprintf(`{"access_token":"a%d","refresh_token":"r%d","expires_in":1000}`, n, n)), nil
+				return answer(200, "application/json", fmt.Sprintf(`{"access_token":"a%d","refresh_token":"r%d","expires_in":1000}`, i, i)), nil
 			}, nil)
-			if _, err := s.Token(t.Context()); err != nil || n != 1 {
-				t.Fatal(n, err)
+			if _, err := s.Token(t.Context()); err != nil || n.Load() != 1 {
+				t.Fatal(n.Load(), err)
 			}
-			for n == 1 {
+			for n.Load() == 1 {
 				before := time.Now()
 				tok, err := s.Token(t.Context())
 				if err != nil || tok.AccessToken != "a1" || time.Since(before) != 0 {
@@ -264,6 +264,7 @@ func TestRetryAfterIsObeyedAndTheOldTokenIsUsedMeanwhile(t *testing.T) {
 		if _, err := s.Token(t.Context()); !isTransient(err) {
 			t.Errorf("a dead token is handed out: %v", err)
 		}
+		s.Close() // waits for the last of them
 		for i := 2; i < len(asked); i++ {
 			if d := asked[i].Sub(asked[i-1]); d < time.Minute {
 				t.Errorf("asked again after %v", d)
@@ -279,16 +280,16 @@ func TestRetryAfterIsObeyedAndTheOldTokenIsUsedMeanwhile(t *testing.T) {
 func TestRunRenewsBehindTheScenesAndSeesASignOutElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := session(t)
-		n := 0
+		var n atomic.Int64
 		s := at(t, st, func(r *http.Request) (*http.Response, error) {
-			n++
-			return answer(200, "application/json", fmt.Sprintf(`{"access_token":"a%d","refresh_token":"r%d","expires_in":100}`, n, n)), nil
+			i := n.Add(1)
+			return answer(200, "application/json", fmt.Sprintf(`{"access_token":"a%d","refresh_token":"r%d","expires_in":100}`, i, i)), nil
 		}, nil)
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
 		time.Sleep(1000 * time.Second)
-		if n < 11 || n > 15 {
+		if n := n.Load(); n < 11 || n > 15 {
 			t.Errorf("%d renewals in 1000 s of tokens that live 100 s", n)
 		}
 		_, ver, _ := st.Load(ctx)
