@@ -9,6 +9,7 @@ import (
 
 	"github.com/heirloom-auth/heirloom/client"
 	"github.com/heirloom-auth/heirloom/feed"
+	"github.com/heirloom-auth/heirloom/server"
 )
 
 // stream opens the feed as the resource server "web".
@@ -199,6 +200,52 @@ func TestFeedTellsOfCutOffs(t *testing.T) {
 		w.post("/oauth2/revoke", nil, "client_id", "strict", "token", at)
 		if e := s.want(feed.Revoked).Entry; e.Kind != feed.Token || e.ID != claimsOf(t, at)["jti"] {
 			t.Errorf("entry is %+v, want the token's", e)
+		}
+	})
+}
+
+// The push receiver of the row is here a reader of the feed: it is away while the reuse
+// happens and while the server is restarted, and hears of it once when it is back.
+func TestRT_F18_ReaderThatWasAwayHearsOnceAcrossARestart(t *testing.T) {
+	onEngines(t, func(t *testing.T, w *world) {
+		w.updateClient("web", func(c *client.Client) { c.Scopes = append(c.Scopes, feed.Scope) })
+		run := func() (stop func()) {
+			h, err := server.New(server.Config{Issuer: w.issuer, Store: w.store, Keys: w.ring})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.door.Store(h)
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- h.Run(ctx) }()
+			return func() {
+				cancel()
+				if err := <-done; err != nil {
+					t.Errorf("Run: %v", err)
+				}
+			}
+		}
+		stop := run()
+		token := w.feedToken()
+		s := w.listen(t, token, "")
+		s.want(feed.Reset)
+		at := s.want(feed.Ready).ID
+		s.stop()
+		rt, _ := w.chain("strict", 1)
+		w.refresh("strict", rt[0]).refused(t)
+		stop()
+		stop = run()
+		defer func() { stop() }()
+		s = w.listen(t, token, at)
+		f := s.want(feed.Revoked)
+		if f.Entry.ID != w.family(rt[0]).ID.String() || f.Entry.Reason != "reuse" {
+			t.Errorf("heard %+v", f.Entry)
+		}
+		s.want(feed.Ready)
+		s.stop()
+		s = w.listen(t, token, f.ID)
+		if again := s.next(); again.Event != feed.Ready {
+			t.Errorf("heard again: %+v", again)
 		}
 	})
 }

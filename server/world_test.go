@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,6 +83,7 @@ type world struct {
 	clock  *clock
 	ring   *keys.Ring
 	server *server.Server
+	door   *atomic.Pointer[server.Server] // who answers at the address: another one after a restart
 	ts     *httptest.Server
 	issuer string
 	logs   *syncBuffer
@@ -218,7 +220,11 @@ func newWorld(t testing.TB, open opener, change func(*server.Config)) *world {
 		t.Fatal(err)
 	}
 	w.server = h
-	w.ts = &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
+	w.door = new(atomic.Pointer[server.Server])
+	w.door.Store(h)
+	w.ts = &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.door.Load().ServeHTTP(rw, r)
+	})}}
 	w.ts.Start()
 	t.Cleanup(w.ts.Close)
 	return w
