@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync"
@@ -292,6 +293,37 @@ func TestConsentIsThatOfWhoSawIt(t *testing.T) {
 		b.post("/consent", v)
 		if _, err := w.store.Consent(t.Context(), w.user(bobName).ID, "third"); !errors.Is(err, family.ErrNotFound) {
 			t.Errorf("Bob's consent: %v, want none", err)
+		}
+	})
+}
+
+func TestManyRightSignInsAtOnceAllSucceed(t *testing.T) {
+	onEngines(t, func(t *testing.T, w *world) {
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				r := w.post("/login", nil, "username", aliceName, "password", alicePassword, "continue", "/account")
+				if r.status != http.StatusSeeOther {
+					t.Errorf("a right sign-in is answered with %d", r.status)
+				}
+			})
+		}
+		wg.Wait()
+		// Guesses are still counted, however they come.
+		limited := 0
+		var mu sync.Mutex
+		for range 40 {
+			wg.Go(func() {
+				if r := w.post("/login", nil, "username", aliceName, "password", "a wrong password"); r.status == http.StatusTooManyRequests {
+					mu.Lock()
+					limited++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		if limited < 20 {
+			t.Errorf("%d of 40 guesses at once were held up", limited)
 		}
 	})
 }

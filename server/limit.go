@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -111,27 +112,52 @@ func (b *bucket[K]) take(k K, now time.Time) bool {
 	return true
 }
 
-// crowd bounds how many of one network are inside at a time.
+// crowd lets a few of each network inside at a time; the others of that network wait
+// their turn, and when too many wait they are sent away. So many right sign-ins at once
+// from behind one address all succeed, one after another, and none of another network
+// waits for them.
 type crowd struct {
-	most int
+	most, queue int
+	patience    time.Duration
 
-	mu     sync.Mutex
-	inside map[netip.Addr]int // guarded by mu; as many entries as there are requests inside
+	mu    sync.Mutex
+	rooms map[netip.Addr]*room // guarded by mu; those with somebody in or before them
 }
 
-// enter lets one in; leave has to be called when ok.
-func (c *crowd) enter(from netip.Addr) (leave func(), ok bool) {
+type room struct {
+	places chan struct{}
+	here   int // guarded by crowd.mu; inside or waiting
+}
+
+// enter waits for a place; leave has to be called when ok.
+func (c *crowd) enter(ctx context.Context, from netip.Addr) (leave func(), ok bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.inside[from] >= c.most {
+	r := c.rooms[from]
+	if r == nil {
+		r = &room{places: make(chan struct{}, c.most)}
+		c.rooms[from] = r
+	}
+	if r.here >= c.most+c.queue {
+		c.mu.Unlock()
 		return nil, false
 	}
-	c.inside[from]++
-	return func() {
+	r.here++
+	c.mu.Unlock()
+	gone := func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.inside[from]--; c.inside[from] == 0 {
-			delete(c.inside, from)
+		if r.here--; r.here == 0 {
+			delete(c.rooms, from)
 		}
-	}, true
+	}
+	late := time.NewTimer(c.patience)
+	defer late.Stop()
+	select {
+	case r.places <- struct{}{}:
+		return func() { <-r.places; gone() }, true
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	gone()
+	return nil, false
 }

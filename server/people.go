@@ -300,7 +300,7 @@ func (s *Server) checkPassword(r *http.Request, c *call, name, password string) 
 	if device == "" {
 		// Hashing takes memory and time: one network's strangers get a few places and
 		// leave the others to the rest.
-		leave, ok := s.hashing.enter(network(c.from.IP))
+		leave, ok := s.hashing.enter(ctx, network(c.from.IP))
 		if !ok {
 			return s.passwordBusy(c, user.ErrBusy)
 		}

@@ -166,7 +166,9 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		conf: c, base: u.Path, secure: u.Scheme == "https", log: c.Log, metrics: m, limits: newLimits(),
 		hasher: hasher, throttle: user.NewThrottle(100_000), pages: pages, mux: http.NewServeMux(),
-		hashing: crowd{most: 8, inside: map[netip.Addr]int{}},
+		// Fewer than the attempts that the throttle allows at once, so that right ones that
+		// come together never look like guesses.
+		hashing: crowd{most: 8, queue: 512, patience: 20 * time.Second, rooms: map[netip.Addr]*room{}},
 		hub:     &hub{history: historyOf(c.Keys.Index), changed: make(chan struct{})},
 		closing: make(chan struct{}),
 	}
