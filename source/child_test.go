@@ -65,6 +65,8 @@ type proxy struct {
 	to       string
 	requests atomic.Int64 // of 1000, lost
 	answers  atomic.Int64 // of 1000, lost
+	asked    atomic.Int64 // sum of requests over all that came
+	answered atomic.Int64 // sum of answers over all that came
 	lost     atomic.Int64
 	running  sync.WaitGroup
 }
@@ -90,6 +92,13 @@ func newProxy(t testing.TB, to string) *proxy {
 
 func (p *proxy) url() string { return "http://" + p.l.Addr().String() }
 
+// due says whether the next of a thousandfold rate is lost: evenly, not by chance, so that
+// a short test loses some, too.
+func due(sum *atomic.Int64, rate int64) bool {
+	now := sum.Add(rate)
+	return now/1000 > (now-rate)/1000
+}
+
 // carry carries one request and its answer.
 func (p *proxy) carry(c net.Conn) {
 	defer c.Close()
@@ -98,7 +107,7 @@ func (p *proxy) carry(c net.Conn) {
 	if err != nil {
 		return
 	}
-	if rand.Int64N(1000) < p.requests.Load() {
+	if due(&p.asked, p.requests.Load()) {
 		p.lost.Add(1)
 		return
 	}
@@ -116,7 +125,7 @@ func (p *proxy) carry(c net.Conn) {
 	if _, err := io.ReadFull(up, first); err != nil {
 		return
 	}
-	if rand.Int64N(1000) < p.answers.Load() {
+	if due(&p.answered, p.answers.Load()) {
 		p.lost.Add(1)
 		return
 	}
@@ -136,8 +145,8 @@ func TestRT_J16_ProcessesThatShareAFileStaySignedIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := w.signIn(w.source("brief", st, nil))
-	p.requests.Store(50)
-	p.answers.Store(100)
+	p.requests.Store(150)
+	p.answers.Store(300)
 
 	var oks, waits, kills atomic.Int64
 	end := time.Now().Add(15 * time.Second)
