@@ -51,79 +51,44 @@ func (db *DB) Commit(ctx context.Context, next family.State, events ...family.Ev
 	})
 }
 
-// bar is what a user or a client holds against families.
-type bar struct {
-	now    family.Reason // not 0: all of them are barred for the time being
-	before family.Time   // those issued at or before are dead for why; 0: none
-	at     family.Time   // when that was decided
-	why    family.Reason
-	keep   [16]byte // the session that is spared; zero: none
-}
-
-const never = family.Time(1<<63 - 1)
-
-// covers reports whether the cut-off ends the family.
-func (b bar) covers(s family.State) bool {
-	return b.before != 0 && s.IssuedAt <= b.before && (b.keep == [16]byte{} || s.Grant.Session != b.keep)
-}
-
-// against returns why the family is barred; 0: it is not.
-func (b bar) against(s family.State) family.Reason {
-	if b.now != 0 {
-		return b.now
-	}
-	if b.covers(s) {
-		return b.why
-	}
-	return 0
-}
-
-// reasonOf reads the word of a cut-off. What can not be read still cuts off.
-func reasonOf(word string) family.Reason {
-	if r, err := family.ParseReason(word); err == nil {
-		return r
-	}
-	return family.RevokedAdmin
-}
-
-func (db *DB) userBar(id string) bar {
+func (db *DB) userBar(id string) family.Bar {
 	if id == "" {
-		return bar{}
+		return family.Bar{}
 	}
 	u, ok := db.users[user.ID(id)]
 	switch {
 	case !ok:
-		return bar{now: family.UserDisabled}
+		return family.Bar{Now: family.UserDisabled}
 	case u.deleted != 0:
-		return bar{before: never, at: u.deleted, why: family.UserDisabled}
+		return family.Bar{Before: family.BarAll, At: u.deleted, Why: family.UserDisabled}
 	}
-	b := bar{before: family.At(u.NotBefore), at: family.At(u.NotBefore), why: reasonOf(u.NotBeforeReason), keep: u.Keep}
+	b := family.Bar{Before: family.At(u.NotBefore), At: family.At(u.NotBefore), Why: family.CutOffReason(u.NotBeforeReason), Keep: u.Keep}
 	if u.Status != user.Enabled {
-		b.now = family.UserDisabled
+		b.Now = family.UserDisabled
 	}
 	return b
 }
 
-func (db *DB) clientBar(id string) bar {
+func (db *DB) clientBar(id string) family.Bar {
 	c, ok := db.clients[id]
 	switch {
 	case !ok:
-		return bar{now: family.RevokedAdmin}
+		return family.Bar{Now: family.RevokedAdmin}
 	case c.deleted != 0:
-		return bar{before: never, at: c.deleted, why: family.RevokedAdmin}
+		return family.Bar{Before: family.BarAll, At: c.deleted, Why: family.RevokedAdmin}
 	}
-	b := bar{before: family.At(c.NotBefore), at: family.At(c.NotBefore), why: reasonOf(c.NotBeforeReason)}
+	b := family.Bar{Before: family.At(c.NotBefore), At: family.At(c.NotBefore), Why: family.CutOffReason(c.NotBeforeReason)}
 	if c.Status != client.Enabled {
-		b.now = family.ClientDisabled
+		b.Now = family.ClientDisabled
 	}
 	return b
 }
 
 func (db *DB) barred(s family.State) family.Reason {
-	if why := db.userBar(s.Grant.User).against(s); why != 0 {
+	if why := db.userBar(s.Grant.User).Against(s); why != 0 {
 		return why
 	}
-	return db.clientBar(s.Grant.Client).against(s)
+	return db.clientBar(s.Grant.Client).Against(s)
 }
 
 const dayMs = family.Time(day / time.Millisecond)
@@ -304,10 +269,10 @@ func (db *DB) cutOff(s family.State) family.Reason {
 		return 0
 	}
 	end, _ := over(s)
-	for _, b := range []bar{db.userBar(s.Grant.User), db.clientBar(s.Grant.Client)} {
+	for _, b := range []family.Bar{db.userBar(s.Grant.User), db.clientBar(s.Grant.Client)} {
 		// What had expired before has its reason already.
-		if b.covers(s) && (end == 0 || end > b.at) {
-			return b.why
+		if b.Covers(s) && (end == 0 || end > b.At) {
+			return b.Why
 		}
 	}
 	return 0

@@ -24,8 +24,8 @@ const (
 type memo struct {
 	state  family.State
 	bucket int64
-	user   bar    // what its user holds against it, known if
-	asOf   uint64 // is DB.users still; 0: not known
+	user   family.Bar // what its user holds against it, known if
+	asOf   uint64     // is DB.users still; 0: not known
 }
 
 // recent is the rows that were seen last, written through by the one process that owns
@@ -303,13 +303,13 @@ func (db *DB) Load(ctx context.Context, id family.ID) (family.State, family.Stan
 	if err != nil {
 		return family.State{}, family.Standing{}, err
 	}
-	st := family.Standing{Barred: m.user.against(m.state)}
+	st := family.Standing{Barred: m.user.Against(m.state)}
 	if st.Barred == 0 {
 		c, err := db.client(ctx, m.state.Grant.Client)
 		if err != nil {
 			return family.State{}, family.Standing{}, fmt.Errorf("load family %s: %w", id, err)
 		}
-		st.Barred = c.barring.against(m.state)
+		st.Barred = c.barring.Against(m.state)
 	}
 	st.Now = family.At(db.now())
 	return m.state, st, nil
@@ -405,64 +405,29 @@ func (db *DB) decode(row []driver.Value) (s family.State, bucket int64, err erro
 	return s, bucket, nil
 }
 
-// bar is what a user or a client holds against families.
-type bar struct {
-	now    family.Reason // not 0: all of them are barred for the time being
-	before family.Time   // those issued at or before are dead for why; 0: none
-	at     family.Time   // when that was decided
-	why    family.Reason
-	keep   [16]byte // the session that is spared; zero: none
-}
-
-const never = family.Time(1<<63 - 1)
-
-// covers reports whether the cut-off ends the family.
-func (b bar) covers(s family.State) bool {
-	return b.before != 0 && s.IssuedAt <= b.before && (b.keep == [16]byte{} || s.Grant.Session != b.keep)
-}
-
-// against returns why the family is barred; 0: it is not.
-func (b bar) against(s family.State) family.Reason {
-	if b.now != 0 {
-		return b.now
-	}
-	if b.covers(s) {
-		return b.why
-	}
-	return 0
-}
-
-// reasonOf reads the word of a cut-off. What can not be read still cuts off.
-func reasonOf(word string) family.Reason {
-	if r, err := family.ParseReason(word); err == nil {
-		return r
-	}
-	return family.RevokedAdmin
-}
-
 const userBarColumns = `status, deleted, not_before, reason, keep`
 
 // userBar reads the columns userBarColumns of the user with this id; they are NULL,
 // or row is nil, when there is none.
-func userBar(id string, row []driver.Value) (bar, error) {
+func userBar(id string, row []driver.Value) (family.Bar, error) {
 	if id == "" {
-		return bar{}, nil
+		return family.Bar{}, nil
 	}
 	if row == nil || row[0] == nil {
-		return bar{now: family.UserDisabled}, nil
+		return family.Bar{Now: family.UserDisabled}, nil
 	}
 	var status, deleted, notBefore, reason int64
 	var keep []byte
 	if err := scan(row, &status, &deleted, &notBefore, &reason, &keep); err != nil {
-		return bar{}, err
+		return family.Bar{}, err
 	}
 	if deleted != 0 {
-		return bar{before: never, at: family.Time(deleted), why: family.UserDisabled}, nil
+		return family.Bar{Before: family.BarAll, At: family.Time(deleted), Why: family.UserDisabled}, nil
 	}
-	b := bar{before: family.Time(notBefore), at: family.Time(notBefore), why: family.Reason(reason)}
-	copy(b.keep[:], keep)
+	b := family.Bar{Before: family.Time(notBefore), At: family.Time(notBefore), Why: family.Reason(reason)}
+	copy(b.Keep[:], keep)
 	if user.Status(status) != user.Enabled {
-		b.now = family.UserDisabled
+		b.Now = family.UserDisabled
 	}
 	return b, nil
 }

@@ -220,7 +220,7 @@ func (t *tx) missedCut(s family.State) error {
 		if err != nil {
 			return err
 		}
-		if b.covers(s) {
+		if b.Covers(s) {
 			if err := t.cut(kind, id); err != nil {
 				return err
 			}
@@ -230,21 +230,21 @@ func (t *tx) missedCut(s family.State) error {
 }
 
 // barOf reads a bar as the transaction sees it.
-func (t *tx) barOf(kind int64, id string) (bar, error) {
+func (t *tx) barOf(kind int64, id string) (family.Bar, error) {
 	if kind == cutClient {
 		row, err := t.one("SELECT version, deleted, body FROM client WHERE id = ?", id)
 		if err != nil {
-			return bar{}, err
+			return family.Bar{}, err
 		}
 		c, err := clientOf(row)
 		if err != nil {
-			return bar{}, fmt.Errorf("client %s: %w", id, err)
+			return family.Bar{}, fmt.Errorf("client %s: %w", id, err)
 		}
 		return c.bar(), nil
 	}
 	row, err := t.one("SELECT "+userBarColumns+" FROM user WHERE id = ?", id)
 	if err != nil {
-		return bar{}, err
+		return family.Bar{}, err
 	}
 	return userBar(id, row)
 }
@@ -287,10 +287,10 @@ func (s *sweeper) mark() error {
 	}
 	for _, f := range page {
 		// What had expired before has its reason already.
-		if end, _ := over(f); !b.covers(f) || end != 0 && end <= b.at {
+		if end, _ := over(f); !b.Covers(f) || end != 0 && end <= b.At {
 			continue
 		}
-		if err := s.revoke(f, b.why); err != nil {
+		if err := s.revoke(f, b.Why); err != nil {
 			return err
 		}
 		s.left--

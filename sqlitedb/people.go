@@ -35,20 +35,20 @@ type clients struct {
 type clientRow struct {
 	client.Client
 	deleted family.Time // 0: it is there; otherwise only its ID is left
-	barring bar         // what it holds against its families
+	barring family.Bar  // what it holds against its families
 }
 
 // bar returns what the client holds against its families.
-func (c clientRow) bar() bar {
+func (c clientRow) bar() family.Bar {
 	switch {
 	case c.deleted != 0:
-		return bar{before: never, at: c.deleted, why: family.RevokedAdmin}
+		return family.Bar{Before: family.BarAll, At: c.deleted, Why: family.RevokedAdmin}
 	case c.Version == 0:
-		return bar{now: family.RevokedAdmin} // there is none
+		return family.Bar{Now: family.RevokedAdmin} // there is none
 	}
-	b := bar{before: family.At(c.NotBefore), at: family.At(c.NotBefore), why: reasonOf(c.NotBeforeReason)}
+	b := family.Bar{Before: family.At(c.NotBefore), At: family.At(c.NotBefore), Why: family.CutOffReason(c.NotBeforeReason)}
 	if c.Status != client.Enabled {
-		b.now = family.ClientDisabled
+		b.Now = family.ClientDisabled
 	}
 	return b
 }
@@ -472,7 +472,7 @@ func (db *DB) PutUser(ctx context.Context, u user.User, events ...family.Event) 
 			VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET version = excluded.version, status = excluded.status, not_before = excluded.not_before,
 				reason = excluded.reason, keep = excluded.keep, name_index = excluded.name_index, sealed_body = excluded.sealed_body`,
-			string(u.ID), int64(u.Version)+1, int64(u.Status), int64(family.At(u.NotBefore)), int64(reasonOf(u.NotBeforeReason)),
+			string(u.ID), int64(u.Version)+1, int64(u.Status), int64(family.At(u.NotBefore)), int64(family.CutOffReason(u.NotBeforeReason)),
 			u.Keep[:], index[:], sealed)
 		if err != nil {
 			return err
