@@ -11,8 +11,9 @@ import (
 )
 
 // limits bounds what strangers may try. Everything here counts failures only, and one
-// source's failures never hold up another (MATRIX J09, J10; RFC 6749 §2.3.1). A source
-// that has used up its failures waits with right requests, too: it may still be guessing.
+// source's failures never hold up another (MATRIX J09, J10; RFC 6749 §2.3.1). A right
+// client secret always passes; who has used up the failures of a family or of
+// introspection waits with right requests, too.
 type limits struct {
 	secrets *bucket[guess]   // wrong client secrets
 	refused *bucket[refused] // refused members of a known family

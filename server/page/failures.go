@@ -62,26 +62,6 @@ func CrossOrigin(requestID string) Error {
 	}
 }
 
-// CookiesNeeded is for a browser that did not bring its cookie back.
-func CookiesNeeded(requestID string) Error {
-	return Error{
-		Title:     "Cookies are switched off",
-		Sentence:  "Your browser did not keep the cookie that a sign-in needs.",
-		Next:      "Allow cookies for this site and try again.",
-		RequestID: requestID,
-	}
-}
-
-// NotFound is for a path that leads nowhere.
-func NotFound(requestID string) Error {
-	return Error{
-		Title:     "Page not found",
-		Sentence:  "There is no page at this address.",
-		Next:      "Check the address, or go back to the page you came from.",
-		RequestID: requestID,
-	}
-}
-
 // Unavailable is for a failure that is the server's.
 func Unavailable(requestID string) Error {
 	return Error{

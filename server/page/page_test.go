@@ -589,7 +589,7 @@ func TestFailuresAreDistinct(t *testing.T) {
 	p := pages(t, Config{})
 	all := []Error{
 		UnknownClient("r1"), BadRedirect("r1"), BadRequest("scope is repeated", "r1"), RequestExpired("r1"),
-		CrossOrigin("r1"), CookiesNeeded("r1"), NotFound("r1"), Unavailable("r1"),
+		CrossOrigin("r1"), Unavailable("r1"),
 	}
 	seen := map[string]bool{}
 	for _, e := range all {
